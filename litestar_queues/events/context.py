@@ -1,0 +1,222 @@
+"""The context of the job that runs: who it is, and where what it says goes.
+
+Saying something is one synchronous send by the thread that says it, so nothing waits in a buffer
+that a crash would lose. The ``async`` methods exist because tasks written for other queues await
+them; they do not suspend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal, Protocol
+from uuid import UUID
+
+import msgspec
+
+from litestar_queues.clock import Clock
+from litestar_queues.exceptions import JobCancelledError, PayloadError, QueueError
+from litestar_queues.wire import Event, Log, Progress
+
+Level = Literal["debug", "info", "warning", "error", "critical"]
+
+INJECTED: Any = None
+"""Default for parameters that the worker fills in (``_job_id``, ``_task_context``), so that type
+checkers do not ask callers for them."""
+
+MAX_MESSAGE = 16_384
+"""Characters of one message that are kept; what is longer is cut, and says so."""
+MAX_PAYLOAD = 65_536
+"""Bytes of one event's payload as JSON."""
+
+
+class Sink(Protocol):
+    """Where a job's words go: the channel to the master, or the store of the caller."""
+
+    def say(self, report: Progress | Log | Event) -> None:
+        """Send *report* now, or count it as dropped."""
+        ...
+
+
+class TaskExecutionContext:
+    """One run of one job, as its task sees it. Works from asynchronous and synchronous code alike.
+
+    The ``async`` methods and their ``_sync`` twins do the same. Figures and messages are checked
+    here, so that a wrong one is an error in the task, not a lost event.
+    """
+
+    __slots__ = (
+        "_clock", "_is_cancelled", "_sink", "attempt", "fence", "max_retries", "number", "queue",
+        "retry_count", "task_id", "task_name", "worker_id",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        task_id: UUID,
+        number: int,
+        fence: int,
+        task_name: str,
+        queue: str,
+        attempt: int,
+        retry_count: int,
+        max_retries: int,
+        worker_id: str,
+        sink: Sink,
+        clock: Clock,
+    ) -> None:
+        self.task_id = task_id
+        self.number = number
+        self.fence = fence
+        self.task_name = task_name
+        self.queue = queue
+        self.attempt = attempt
+        self.retry_count = retry_count
+        self.max_retries = max_retries
+        self.worker_id = worker_id
+        self._sink = sink
+        self._clock = clock
+        self._is_cancelled = False
+
+    def __repr__(self) -> str:
+        return f"<TaskExecutionContext #{self.number} {self.task_name} attempt {self.attempt}>"
+
+    async def progress(
+        self,
+        current: float | None = None,
+        total: float | None = None,
+        percent: float | None = None,
+        message: str | None = None,
+        payload: dict[str, Any] | None = None,
+    ) -> None:
+        """Say how far the job is; ``percent`` follows from ``current`` and ``total`` when not given."""
+        self.progress_sync(current, total, percent, message, payload)
+
+    async def log(self, message: str, level: Level = "info", payload: dict[str, Any] | None = None) -> None:
+        """Add a line to the job's log."""
+        self.log_sync(message, level, payload)
+
+    async def event(self, type: str, message: str | None = None, payload: dict[str, Any] | None = None) -> None:
+        """Publish an event under a type of the task's own."""
+        self.event_sync(type, message, payload)
+
+    def progress_sync(
+        self,
+        current: float | None = None,
+        total: float | None = None,
+        percent: float | None = None,
+        message: str | None = None,
+        payload: dict[str, Any] | None = None,
+    ) -> None:
+        """Do what ``progress`` does, from synchronous code."""
+        if percent is None and current is not None and total:
+            percent = 100.0 * current / total
+        for figure in (current, total, percent):
+            if figure is not None and not (isinstance(figure, (int, float)) and abs(figure) < float("inf")):
+                msg = f"progress takes finite numbers, not {figure!r}"
+                raise ValueError(msg)
+        self._sink.say(
+            Progress(
+                self.number, self.fence, self._clock.now(), current, total, percent, cut(message), _json(payload)
+            )
+        )
+
+    def log_sync(self, message: str, level: Level = "info", payload: dict[str, Any] | None = None) -> None:
+        """Do what ``log`` does, from synchronous code."""
+        self._sink.say(
+            Log(self.number, self.fence, self._clock.now(), str(level).lower(), cut(str(message)) or "", _json(payload))
+        )
+
+    def event_sync(self, type: str, message: str | None = None, payload: dict[str, Any] | None = None) -> None:
+        """Do what ``event`` does, from synchronous code."""
+        self._sink.say(
+            Event(self.number, self.fence, self._clock.now(), str(type)[:200], cut(message), _json(payload))
+        )
+
+    @property
+    def is_cancelled(self) -> bool:
+        """True once this run has been asked to stop: its time is up, or the job is cancelled."""
+        return self._is_cancelled
+
+    def raise_if_cancelled(self) -> None:
+        """Raise ``JobCancelledError`` once this run has been asked to stop."""
+        if self._is_cancelled:
+            msg = "the job has been asked to stop"
+            raise JobCancelledError(msg)
+
+    def mark_cancelled(self) -> None:
+        """Make ``is_cancelled`` true; for whoever delivers the request."""
+        self._is_cancelled = True
+
+
+_current: ContextVar[TaskExecutionContext | None] = ContextVar("litestar_queues_context", default=None)
+
+
+@contextmanager
+def bound(context: TaskExecutionContext) -> Iterator[TaskExecutionContext]:
+    """Make *context* the current one for the block, and for what is started in it."""
+    token = _current.set(context)
+    try:
+        yield context
+    finally:
+        _current.reset(token)
+
+
+def get_current_task_context() -> TaskExecutionContext | None:
+    """Return the context of the job that runs here, or None outside one."""
+    return _current.get()
+
+
+def require_current_task_context() -> TaskExecutionContext:
+    """Return the context of the job that runs here; ``QueueError`` outside one."""
+    context = _current.get()
+    if context is None:
+        msg = "no job is running here; call this from a task, or from what a task calls"
+        raise QueueError(msg)
+    return context
+
+
+async def publish_task_progress(
+    current: float | None = None,
+    total: float | None = None,
+    percent: float | None = None,
+    message: str | None = None,
+    payload: dict[str, Any] | None = None,
+) -> None:
+    """Say how far the job that runs here is; see ``TaskExecutionContext.progress``."""
+    require_current_task_context().progress_sync(current, total, percent, message, payload)
+
+
+async def publish_task_log(message: str, level: Level = "info", payload: dict[str, Any] | None = None) -> None:
+    """Add a line to the log of the job that runs here."""
+    require_current_task_context().log_sync(message, level, payload)
+
+
+async def publish_task_event(type: str, message: str | None = None, payload: dict[str, Any] | None = None) -> None:
+    """Publish an event of the job that runs here, under a type of the task's own."""
+    require_current_task_context().event_sync(type, message, payload)
+
+
+def cut(text: str | None, limit: int = MAX_MESSAGE) -> str | None:
+    """Return *text*, cut to *limit* characters, without what UTF-8 cannot carry."""
+    if text is None:
+        return None
+    text = str(text)
+    if len(text) > limit:
+        text = f"{text[:limit]}… ({len(text) - limit} more characters)"
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _json(payload: dict[str, Any] | None) -> str | None:
+    if payload is None:
+        return None
+    try:
+        text = msgspec.json.encode(payload).decode()
+    except (TypeError, ValueError, RecursionError) as error:
+        msg = f"an event's payload must be a JSON object: {error}"
+        raise PayloadError(msg) from error
+    if len(text) > MAX_PAYLOAD:
+        msg = f"an event's payload is {len(text)} bytes; the limit is {MAX_PAYLOAD}"
+        raise PayloadError(msg)
+    return text
