@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from litestar_queues.clock import to_datetime
 
@@ -38,6 +38,9 @@ class Status(StrEnum):
 LIVE = frozenset({Status.SCHEDULED, Status.PENDING, Status.RUNNING})
 TERMINAL = frozenset(Status) - LIVE
 
+Count = Annotated[int, Meta(ge=0, le=1 << 62)]
+"""A number that fits every store's integer column; a frame with another is refused as forged."""
+
 OnDuplicate = Literal["reuse", "replace", "raise"]
 
 
@@ -55,15 +58,15 @@ class ErrorReport(Struct, frozen=True):
 class Receipt(Struct, frozen=True):
     """What a start of a job's function cost, as far as it could be measured."""
 
-    started_at: int
+    started_at: Count
     """Wall time in microseconds."""
-    ended_at: int
+    ended_at: Count
     worker: str = ""
     """Who ran it, as shown to people: ``default/2``."""
-    pid: int = 0
-    cpu: int | None = None
+    pid: Count = 0
+    cpu: Count | None = None
     """CPU time in microseconds, user and system; None where several jobs share the process."""
-    rss: int | None = None
+    rss: Count | None = None
     """Sampled peak of resident memory in bytes."""
 
 

@@ -23,7 +23,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from litestar_queues.models import Catalogue, ErrorReport, Receipt
+from litestar_queues.models import Catalogue, Count, ErrorReport, Receipt
 
 INLINE_LIMIT = 60_000
 """Bytes of a frame sent in the message itself: well below the default socket buffer of 208 KiB,
@@ -31,6 +31,23 @@ so that several fit before a sender has to wait."""
 MAX_FRAME = 64 * 1024 * 1024
 """Bytes of a frame at most; one that claims more is a protocol error."""
 SEND_BUFFER = 1024 * 1024
+
+
+class Boot(Struct):
+    """What a worker process is told on its command line, as JSON: where its channel is, what to import."""
+
+    channel: int
+    """Descriptor of the worker's end."""
+    stack: int
+    """Descriptor of the memory file that ``faulthandler`` writes to."""
+    parent: int
+    """Pid of the master; the worker ends when that is not its parent any more."""
+    app: str | None = None
+    """``module:attribute`` of the application."""
+    imports: tuple[str, ...] = ()
+    """Modules to import beside it."""
+    folder: str = "."
+    """Put first on ``sys.path``."""
 
 
 class Start(Struct, tag="start", array_like=True):
@@ -63,7 +80,7 @@ class Run(Struct, tag="run", array_like=True):
 class Ready(Struct, tag="ready", array_like=True):
     """The application is imported; ``catalogue`` is what it offers."""
 
-    pid: int
+    pid: Count
     catalogue: Catalogue
 
 
@@ -76,36 +93,36 @@ class BootFailed(Struct, tag="boot_failed", array_like=True):
 class Done(Struct, tag="done", array_like=True):
     """The job's function returned; sent before the next job is taken."""
 
-    number: int
-    fence: int
+    number: Count
+    fence: Count
     result: str
     receipt: Receipt
-    dropped: int = 0
+    dropped: Count = 0
     """Events and lines not sent because the job said more than its share."""
 
 
 class Failed(Struct, tag="failed", array_like=True):
     """The job's function did not return."""
 
-    number: int
-    fence: int
+    number: Count
+    fence: Count
     kind: str
     """``raised``, ``interrupted``, ``cancelled``, ``snoozed`` or ``unknown``."""
     error: ErrorReport
     receipt: Receipt | None
     """None when the function was never called."""
     retryable: bool = True
-    delay: int | None = None
+    delay: Count | None = None
     """Microseconds, where the task decided."""
-    dropped: int = 0
+    dropped: Count = 0
 
 
 class Progress(Struct, tag="progress", array_like=True):
     """How far a job is."""
 
-    number: int
-    fence: int
-    at: int
+    number: Count
+    fence: Count
+    at: Count
     current: float | None
     total: float | None
     percent: float | None
@@ -117,9 +134,9 @@ class Progress(Struct, tag="progress", array_like=True):
 class Log(Struct, tag="log", array_like=True):
     """A line: logged by the task, or written to its standard output or error."""
 
-    number: int
-    fence: int
-    at: int
+    number: Count
+    fence: Count
+    at: Count
     level: str
     message: str
     payload: str | None
@@ -130,9 +147,9 @@ class Log(Struct, tag="log", array_like=True):
 class Event(Struct, tag="event", array_like=True):
     """Something the task published under a type of its own."""
 
-    number: int
-    fence: int
-    at: int
+    number: Count
+    fence: Count
+    at: Count
     name: str
     message: str | None
     payload: str | None

@@ -1,0 +1,152 @@
+"""A claimed job at a worker: from the claim to the outcome.
+
+The mapping from what was seen (a report, or a death and the cell) to an outcome is here, and
+pure; what the outcome costs is ``lifecycle.settle``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from msgspec import Struct
+
+from litestar_queues.cell import Reason, Shown
+from litestar_queues.clock import SECOND
+from litestar_queues.lifecycle import (
+    Cancelled,
+    Crashed,
+    Outcome,
+    Raised,
+    Returned,
+    Snoozed,
+    Succeeded,
+    TimedOut,
+    Unknown,
+)
+from litestar_queues.master.process import WorkerProcess
+from litestar_queues.master.stacks import place_in
+from litestar_queues.models import ClaimedJob, ErrorReport, Receipt
+from litestar_queues.wire import Done, Failed, Run
+
+MAX_LINES = 10_000
+"""Lines of raw output (descriptors 1 and 2) of one run that are kept."""
+MAX_BYTES = 5 * 1024 * 1024
+
+
+class Stop(Struct):
+    """Why a run is being made to stop, and where it stood."""
+
+    reason: Reason
+    stack: str | None = None
+
+
+class Assignment:
+    """One claimed job and the worker it was handed to."""
+
+    def __init__(self, job: ClaimedJob, worker: WorkerProcess, *, sent: int) -> None:
+        self.job = job
+        self.worker = worker
+        self.sent = sent
+        """Monotonic nanoseconds."""
+        self.stop: Stop | None = None
+        self.ended = asyncio.Event()
+        self.rss: int | None = None
+        """The highest sample so far."""
+        self.dropped = 0
+        self._lines = 0
+        self._bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Assignment #{self.job.number} fence {self.job.fence} at {self.worker.name}>"
+
+    @property
+    def attempt(self) -> int:
+        """Which start of the job this is, counted from 1."""
+        return self.job.attempts + 1
+
+    def is_for(self, number: int, fence: int) -> bool:
+        """True when number and fence are those of this claim."""
+        return (self.job.number, self.job.fence) == (number, fence)
+
+    def shown(self) -> Shown | None:
+        """Return the worker's cell if it shows this claim as begun, running or ended."""
+        cell = self.worker.cell
+        if cell is None:
+            return None
+        shown = cell.read()
+        return shown if shown.has_started(self.job.number, self.job.fence) else None
+
+    def has_room_for(self, line: str) -> bool:
+        """Count a line of raw output; false, counted as dropped, once the run has had its share."""
+        self._lines += 1
+        self._bytes += len(line)
+        if self._lines <= MAX_LINES and self._bytes <= MAX_BYTES:
+            return True
+        self.dropped += 1
+        return False
+
+    def to_run(self, max_result_bytes: int) -> Run:
+        """Return the command that runs it."""
+        job = self.job
+        return Run(
+            number=job.number,
+            fence=job.fence,
+            id=job.id,
+            task=job.task,
+            queue=job.queue,
+            attempt=self.attempt,
+            payload=job.payload,
+            checksum=job.checksum,
+            failures=job.failures,
+            max_retries=job.max_retries,
+            max_result_bytes=max_result_bytes,
+        )
+
+    def outcome_of_report(self, report: Done | Failed) -> tuple[Outcome, Receipt | None]:
+        """Return what a worker's last word about the job means."""
+        receipt = self._with_peak(report.receipt)
+        if isinstance(report, Done):
+            return Succeeded(report.result), receipt
+        match report.kind:
+            case "interrupted" if self.stop is not None:
+                return self._stopped(self.stop, None), receipt
+            case "cancelled":
+                return Cancelled(report.error), receipt
+            case "snoozed":
+                return Snoozed(report.delay or 0), receipt
+            case "unknown":
+                return Unknown(report.error), None
+            case _:
+                return Raised(report.error, report.retryable, report.delay), receipt
+
+    def outcome_of_death(self, shown: Shown | None, *, now: int) -> tuple[Outcome, Receipt | None]:
+        """Return what the death of the worker means, given what its cell showed of this job."""
+        worker = self.worker
+        if shown is None:
+            return Returned(f"the worker {worker.exit} before it started the job"), None
+        cpu = max(worker.cpu - shown.cpu, 0)
+        receipt = Receipt(shown.started_at, max(now, shown.started_at), worker.name, worker.pid, cpu, self.rss)
+        if self.stop is not None and worker.killed_by_us:
+            return self._stopped(self.stop, worker.exit), receipt
+        return Crashed(worker.exit, worker.stack.read()), receipt
+
+    def _stopped(self, stop: Stop, exit: str | None) -> Outcome:
+        match stop.reason:
+            case Reason.TIMEOUT:
+                return TimedOut(self._timeout_error(stop), stop.stack, exit)
+            case Reason.CANCEL:
+                return Cancelled(ErrorReport("JobCancelled", "cancelled while it was running"), stop.stack, exit)
+            case _:
+                return Returned("the master was stopped", stop.stack)
+
+    def _timeout_error(self, stop: Stop) -> ErrorReport:
+        place = place_in(stop.stack)
+        limit = (self.job.timeout or 0) / SECOND
+        return ErrorReport("TimeoutError", f"ran past its timeout of {limit:g} s" + (f", at {place}" if place else ""))
+
+    def _with_peak(self, receipt: Receipt | None) -> Receipt | None:
+        if receipt is None or self.rss is None or (receipt.rss or 0) >= self.rss:
+            return receipt
+        return Receipt(
+            receipt.started_at, receipt.ended_at, receipt.worker, receipt.pid, receipt.cpu, self.rss
+        )

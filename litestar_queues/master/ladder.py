@@ -1,0 +1,57 @@
+"""Make a run stop, whatever it is doing: look where it stands, ask, and kill what does not listen.
+
+1. SIGUSR1: ``faulthandler`` writes the stack to a memory file (0.1 ms; inside C code too).
+2. The cell says which run is to stop, and SIGUSR2 delivers that: the coroutine is cancelled, or
+   ``JobInterrupted`` raised. Code that can clear up does so, and the worker lives on.
+3. After the job's ``kill_grace``: SIGKILL, to the worker and its session.
+
+Timeouts, cancellation and the end of a drain are the same ladder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from litestar_queues.cell import Reason
+from litestar_queues.clock import SECOND
+from litestar_queues.master import strays
+from litestar_queues.master.assignments import Assignment, Stop
+from litestar_queues.master.notices import JobStopping, Subscriber
+from litestar_queues.master.process import WorkerProcess
+
+_STOPPED = "the process was stopped (state T), so it could not show its stack"
+
+
+async def stop(assignment: Assignment, reason: Reason, tell: Subscriber) -> None:
+    """Make the run of *assignment* stop within its ``kill_grace``; return once it has been asked or killed.
+
+    A run that is being stopped already goes on being stopped for the first reason.
+    """
+    if assignment.stop is not None or assignment.ended.is_set():
+        return
+    worker, job = assignment.worker, assignment.job
+    assignment.stop = Stop(reason)
+    tell(JobStopping(job.number, job.task, worker.name, reason.name.lower()))
+    loop = asyncio.get_running_loop()
+    kill_at = loop.time() + job.kill_grace / SECOND
+    assignment.stop.stack = await _look(worker)
+    if assignment.ended.is_set() or worker.cell is None:
+        return
+    worker.cell.ask_to_stop(job.number, job.fence, reason)
+    worker.signal(signal.SIGUSR2)
+    try:
+        async with asyncio.timeout_at(kill_at):
+            await assignment.ended.wait()
+    except TimeoutError:
+        worker.kill()
+
+
+async def _look(worker: WorkerProcess) -> str | None:
+    if worker.state == "dead":
+        return None
+    worker.stack.clear()
+    if strays.state_of(worker.pid) == "T":
+        return _STOPPED
+    worker.signal(signal.SIGUSR1)
+    return await worker.stack.wait()

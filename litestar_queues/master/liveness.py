@@ -1,0 +1,129 @@
+"""Who lives on this host is proved, not guessed.
+
+A master holds a lock on a file of its own, and its workers inherit it: while the lock is taken,
+one of them may be running a job; when it can be taken, all are gone and their jobs can be run
+again at once. Holders that outlive a dead master are strays: they are killed first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Self
+
+import msgspec
+from msgspec import Struct
+
+from litestar_queues.cell import CellFile, Shown
+from litestar_queues.lifecycle import Lost, Outcome, Returned
+from litestar_queues.master import strays
+from litestar_queues.models import ClaimedJob, Node, Receipt
+
+
+class Holder(Struct):
+    """Which process made a lock file: its pid, and when that was started (clock ticks since boot)."""
+
+    pid: int
+    started: int
+
+
+class NodeFiles:
+    """The lock and the cells of this master, as files in the store's folder."""
+
+    def __init__(self, folder: Path, node: str, slots: int) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock_path = folder / f"{node}.lock"
+        self._cells_path = folder / f"{node}.cells"
+        self.lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        holder = Holder(os.getpid(), strays.started_at(os.getpid()) or 0)
+        os.write(self.lock, msgspec.json.encode(holder))
+        self.cells = CellFile.create(str(self._cells_path), slots)
+
+    @classmethod
+    def create(cls, store_folder: str, node: str, slots: int) -> Self:
+        """Make the files of *node*, with *slots* cells."""
+        return cls(_run_folder(store_folder), node, slots)
+
+    def remove(self) -> None:
+        """Let go of the lock and remove the files: the node has stopped in good order."""
+        self.cells.close()
+        self._cells_path.unlink(missing_ok=True)
+        self._lock_path.unlink(missing_ok=True)
+        os.close(self.lock)
+
+
+def is_alive(store_folder: str, node: str) -> bool:
+    """Say whether *node*'s master lives; if only strays of it do, kill them and say no.
+
+    Blocks for as long as killed processes take to die; call it on a thread.
+    """
+    path = _run_folder(store_folder) / f"{node}.lock"
+    if _is_free(path):
+        return False
+    holder = _holder(path)
+    if holder is None or strays.started_at(holder.pid) == holder.started:
+        return True
+    status = path.stat()
+    strays.sweep(cookie=f"{node}.", lock=(status.st_dev, status.st_ino))
+    return not _is_free(path)
+
+
+def sweep_node(node: str) -> list[int]:
+    """Kill what the jobs of a dead node left running, though it let go of the lock."""
+    return strays.sweep(cookie=f"{node}.")
+
+
+def forget(store_folder: str, node: str) -> None:
+    """Remove the files of a node that is gone."""
+    for ending in ("lock", "cells"):
+        (_run_folder(store_folder) / f"{node}.{ending}").unlink(missing_ok=True)
+
+
+def cells_of(store_folder: str, nodes: list[str]) -> dict[tuple[int, int], Shown]:
+    """Return what the cells of dead nodes show, by number and fence."""
+    folder = _run_folder(store_folder)
+    shown = [cell for node in nodes for cell in CellFile.read(str(folder / f"{node}.cells"))]
+    return {(cell.number, cell.fence): cell for cell in shown if cell.has_started(cell.number, cell.fence)}
+
+
+def outcome_of_adopted(job: ClaimedJob, shown: Shown | None, *, now: int) -> tuple[Outcome, Receipt | None]:
+    """Return what became of a dead master's job: lost if its function was started, else merely returned."""
+    if shown is None:
+        return Returned("its master died before the job was started"), None
+    return Lost(), Receipt(shown.started_at, max(now, shown.started_at))
+
+
+def dead_nodes(store_folder: str, nodes: list[Node], own: str) -> tuple[list[str], list[str]]:
+    """Sort *nodes* into the dead and the living; *own* lives. Blocks; call it on a thread."""
+    living = [node.id for node in nodes if node.id == own or is_alive(store_folder, node.id)]
+    dead = [node.id for node in nodes if node.id not in living]
+    for node in dead:
+        sweep_node(node)
+    return dead, living
+
+
+def _run_folder(store_folder: str) -> Path:
+    return Path(store_folder) / "run"
+
+
+def _is_free(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _holder(path: Path) -> Holder | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Holder)
+    except (OSError, msgspec.DecodeError):
+        return None

@@ -1,0 +1,271 @@
+"""The master's life: import the application in a worker, open the store, serve, drain, stop.
+
+Everything that waits is a task of one task group: one that fails ends the master, and with it,
+by the kernel's hand, its workers. The next master finds their jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+from collections.abc import Coroutine
+from typing import Any
+from uuid import uuid4
+
+from msgspec import Struct
+
+from litestar_queues.cell import Reason
+from litestar_queues.clock import Clock, SystemClock
+from litestar_queues.exceptions import QueueConfigurationError
+from litestar_queues.lifecycle import Outcome
+from litestar_queues.master import liveness, strays
+from litestar_queues.master.assignments import Assignment
+from litestar_queues.master.crew import Crew
+from litestar_queues.master.notices import BootProblem, Notice, Started, Stopped, Stopping, Subscriber
+from litestar_queues.master.planning import PoolOptions, excluded_queues, plan_pools
+from litestar_queues.master.pool import Pool
+from litestar_queues.master.process import Launch
+from litestar_queues.master.rounds import Rounds
+from litestar_queues.master.watch import Watch
+from litestar_queues.models import Catalogue, ClaimedJob, ErrorReport, Node, PoolEntry, PoolState, Receipt
+from litestar_queues.store.base import Store
+from litestar_queues.store.opening import Durability, open_store
+
+_PR_SET_CHILD_SUBREAPER = 36
+_CALM = 0.02
+"""Seconds between looks whether a drain is over."""
+
+
+class MasterOptions(Struct, frozen=True, kw_only=True):
+    """What the command line says."""
+
+    app: str | None = None
+    """``module:attribute`` of the application."""
+    imports: tuple[str, ...] = ()
+    folder: str = "."
+    """Put first on the workers' ``sys.path``."""
+    url: str | None = None
+    """None takes the application's."""
+    pools: PoolOptions = PoolOptions()
+    drain_timeout: float = 30.0
+    """Seconds that running jobs get after the first signal."""
+    durability: Durability = "power"
+    version: str = ""
+
+
+class BootError(QueueConfigurationError):
+    """The application cannot be imported; ``report`` has its traceback."""
+
+    def __init__(self, message: str, report: ErrorReport | None) -> None:
+        self.report = report
+        super().__init__(message)
+
+
+class Master:
+    """One run of ``lq worker``."""
+
+    def __init__(self, options: MasterOptions, tell: Subscriber, clock: Clock | None = None) -> None:
+        self._options = options
+        self._subscriber = tell
+        self._clock = clock or SystemClock()
+        self._node = uuid4().hex
+        self._started_at = self._clock.now()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._early: list[Coroutine[Any, Any, None]] = []
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._handed_back = 0
+        self._pools: tuple[Pool, ...] = ()
+        self._catalogue = Catalogue()
+        self._boot_problem: BootProblem | None = None
+        self._booted = asyncio.Event()
+
+    async def run(self) -> int:
+        """Serve until a signal has stopped it; return how many jobs were handed back.
+
+        Raises ``BootError`` when the application cannot be imported, a ``StoreError`` when the store
+        cannot be opened, ``QueueConfigurationError`` for pools that do not fit.
+        """
+        _become_subreaper()
+        launch = Launch(
+            self._options.app, self._options.imports, self._options.folder, self._node, self._options.url
+        )
+        self._crew = Crew(launch, self._clock, self._tell, self._spawn)
+        self._take_signals()
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                await self._serve()
+        except* _Over:
+            pass
+        finally:
+            self._end_all()
+        self._tell(Stopped(self._handed_back))
+        return self._handed_back
+
+    async def _serve(self) -> None:
+        self._crew.nursery.fill()
+        self._catalogue = await self._boot()
+        planned = plan_pools(self._catalogue, self._options.pools)
+        url = self._options.url or self._catalogue.url or ""
+        async with await open_store(url, durability=self._options.durability) as store:
+            slots = sum(pool.processes for pool in planned)
+            files = liveness.NodeFiles.create(store.folder, self._node, slots)
+            await self._serve_store(store, files, planned)
+
+    async def _serve_store(self, store: Store, files: liveness.NodeFiles, planned: tuple[PoolEntry, ...]) -> None:
+        self._pools = _pools(planned, self._catalogue)
+        crew = self._crew
+        self._rounds = Rounds(store, self._node, self._clock, crew, self._tell, crew.relieved)
+        watch = Watch(store, self._node, self._clock, self, self._tell)
+        await store.beat(self.snapshot())
+        await store.publish(self._node, self._catalogue, now=self._clock.now())
+        await watch.adopt()
+        crew.open(self._pools, self._rounds, files, store.url, self._catalogue.max_result_bytes)
+        self._tell(Started(self._node, store.url, self._catalogue, planned))
+        exchanging = self._start(self._rounds.run(watch.nudge))
+        watching = self._start(watch.run())
+        await self._stopping.wait()
+        await self._drain()
+        watching.cancel()
+        await self._leave(store, files)
+        exchanging.cancel()
+
+    async def _boot(self) -> Catalogue:
+        """Wait until a worker has imported the application, or has failed to."""
+        booted = self._start(self._booted.wait())
+        stopping = self._start(self._stopping.wait())
+        ready = self._crew.first_ready
+        await asyncio.wait([ready, booted, stopping], return_when=asyncio.FIRST_COMPLETED)
+        booted.cancel()
+        stopping.cancel()
+        if ready.done():
+            return ready.result()
+        if self._boot_problem is not None:
+            raise BootError(self._boot_problem.reason, self._boot_problem.error)
+        raise _Over
+
+    async def _drain(self) -> None:
+        """Claim no more; let jobs finish, then stop them, then kill them."""
+        crew, rounds = self._crew, self._rounds
+        crew.is_draining = True
+        self._tell(Stopping(len(crew.running()), self._options.drain_timeout))
+        try:
+            async with asyncio.timeout(self._options.drain_timeout):
+                await self._until_calm()
+        except TimeoutError:
+            for assignment in crew.running():
+                crew.request_stop(assignment, Reason.DRAIN)
+            await self._until_calm(cut_short=False)
+        if self._hurry.is_set():
+            crew.kill_running()
+        while crew.running() or not rounds.is_clear:
+            rounds.wake()
+            await asyncio.sleep(_CALM)
+
+    async def _until_calm(self, *, cut_short: bool = True) -> None:
+        while self._crew.running() and not self._hurry.is_set():
+            await asyncio.sleep(_CALM)
+
+    async def _leave(self, store: Store, files: liveness.NodeFiles) -> None:
+        self._end_all()
+        while self._crew.processes:
+            await asyncio.sleep(_CALM)
+        await store.retire(self._node)
+        files.remove()
+
+    # What the watch asks of its master.
+
+    def running(self) -> list[Assignment]:
+        """Return the jobs at workers."""
+        return self._crew.running()
+
+    def request_stop(self, assignment: Assignment, reason: Reason) -> None:
+        """Begin to stop a run."""
+        self._crew.request_stop(assignment, reason)
+
+    def settle_adopted(self, job: ClaimedJob, outcome: Outcome, receipt: Receipt | None) -> None:
+        """Settle a job taken over from a dead master."""
+        self._rounds.end(job, outcome, receipt)
+
+    def reap(self) -> None:
+        """Reap what became this process's child when its own parent died."""
+        for pid in strays.orphans({worker.pid for worker in self._crew.processes}):
+            os.waitpid(pid, os.WNOHANG)
+
+    def snapshot(self) -> Node:
+        """Return the node's row as of now."""
+        problem = self._crew.nursery.problem
+        pools = tuple(
+            PoolState(
+                name=pool.entry.name, processes=pool.entry.processes, queues=pool.entry.queues, problem=problem
+            )
+            for pool in self._pools
+        )
+        return Node(
+            id=self._node,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_at=self._started_at,
+            beat_at=self._clock.now(),
+            version=self._options.version,
+            app=self._catalogue.app,
+            draining=self._crew.is_draining,
+            pools=pools,
+            workers=self._crew.states(),
+        )
+
+    # Plumbing.
+
+    def _start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        assert self._tasks is not None, "the task group is entered before anything is started"
+        return self._tasks.create_task(coroutine)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._start(coroutine)
+
+    def _tell(self, notice: Notice) -> None:
+        if isinstance(notice, BootProblem) and self._boot_problem is None:
+            self._boot_problem = notice
+            self._booted.set()
+        if notice.__class__.__name__ == "JobSettled" and getattr(notice, "outcome", "") == "returned":
+            self._handed_back += 1
+        self._subscriber(notice)
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._signalled)
+
+    def _signalled(self) -> None:
+        """Drain at the first signal; at the second, stop now."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    def _end_all(self) -> None:
+        self._crew.is_draining = True
+        self._crew.nursery.close()
+        for worker in self._crew.processes:
+            worker.kill()
+
+
+class _Over(Exception):  # noqa: N818  (not an error: the way out of the task group)
+    """A signal came before there was anything to stop."""
+
+
+def _pools(planned: tuple[PoolEntry, ...], catalogue: Catalogue) -> tuple[Pool, ...]:
+    pools: list[Pool] = []
+    first_slot = 0
+    for entry in planned:
+        excluded = excluded_queues(entry, planned)
+        pools.append(Pool(entry, first_slot=first_slot, excluded=excluded, backends=catalogue.backends))
+        first_slot += entry.processes
+    return tuple(pools)
+
+
+def _become_subreaper() -> None:
+    """Let orphans of our workers become our children, so that they can be found and reaped."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

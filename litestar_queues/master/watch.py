@@ -1,0 +1,154 @@
+"""What a master does besides: show that it lives, sample memory, hear of cancel requests, adopt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Protocol
+
+from litestar_queues.cell import Reason
+from litestar_queues.clock import SECOND, Clock
+from litestar_queues.exceptions import StoreError
+from litestar_queues.lifecycle import Outcome
+from litestar_queues.master import liveness, strays
+from litestar_queues.master.assignments import Assignment
+from litestar_queues.master.notices import JobsAdopted, StoreProblem, Subscriber
+from litestar_queues.models import ClaimedJob, Node, Receipt
+from litestar_queues.store.base import Store
+
+TICK = 1.0
+"""Seconds between samples, and between looks for cancel requests when no bell rings."""
+QUIET_BEAT = 5 * SECOND
+"""How often the node's row is written while nothing in it changes."""
+ADOPT_EVERY = 2 * SECOND
+RING_PAUSE = 0.05
+"""Seconds that rings are gathered before the store is asked for cancel requests: a tenth of a
+second is promised until a task hears of one."""
+
+
+class Watched(Protocol):
+    """What the watch needs to know of its master."""
+
+    def running(self) -> Collection[Assignment]:
+        """Return the jobs at workers."""
+        ...
+
+    def snapshot(self) -> Node:
+        """Return the node's row as of now."""
+        ...
+
+    def request_stop(self, assignment: Assignment, reason: Reason) -> None:
+        """Begin to stop a run."""
+        ...
+
+    def settle_adopted(self, job: ClaimedJob, outcome: Outcome, receipt: Receipt | None) -> None:
+        """Settle a job taken over from a dead master."""
+        ...
+
+    def reap(self) -> None:
+        """Reap orphans."""
+        ...
+
+
+class Watch:
+    """Runs beside the rounds."""
+
+    def __init__(self, store: Store, node: str, clock: Clock, master: Watched, tell: Subscriber) -> None:
+        self._store = store
+        self._node = node
+        self._clock = clock
+        self._master = master
+        self._tell = tell
+        self._rung = asyncio.Event()
+        self._last_row: Node | None = None
+        self._last_adoption = 0
+        self._problem = ""
+
+    def nudge(self) -> None:
+        """Look for cancel requests soon."""
+        self._rung.set()
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        while True:
+            try:
+                await self._tick()
+                self._problem = ""
+            except StoreError as error:  # the rounds meet it too, and say so; say here only what is new
+                if str(error) != self._problem:
+                    self._problem = str(error)
+                    self._tell(StoreProblem(self._problem, TICK))
+            await self._pause()
+
+    async def adopt(self) -> None:
+        """Take over the jobs of masters that are gone, and settle them."""
+        self._last_adoption = self._clock.now()
+        nodes = await self._store.nodes()
+        folder = self._store.folder
+        dead, living = await asyncio.to_thread(liveness.dead_nodes, folder, nodes, self._node)
+        jobs = await self._store.adopt(self._node, dead, living=[*living, self._node])
+        shown = liveness.cells_of(folder, dead)
+        for job in jobs:
+            # Adopting raised the fence by one; the cell shows the claim before.
+            cell = shown.get((job.number, job.fence - 1))
+            outcome, receipt = liveness.outcome_of_adopted(job, cell, now=self._clock.now())
+            self._master.settle_adopted(job, outcome, receipt)
+        for node in dead:
+            liveness.forget(folder, node)
+        if dead or jobs:
+            self._tell(JobsAdopted(tuple(dead), len(jobs)))
+
+    async def _tick(self) -> None:
+        self._sample()
+        self._master.reap()
+        await self._beat()
+        await self._look_for_cancels()
+        if self._clock.now() - self._last_adoption >= ADOPT_EVERY:
+            await self.adopt()
+
+    async def _pause(self) -> None:
+        """Wait for the next tick; look for cancel requests whenever the bell rings meanwhile."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + TICK
+        while True:
+            try:
+                async with asyncio.timeout_at(end):
+                    await self._rung.wait()
+            except TimeoutError:
+                return
+            await asyncio.sleep(RING_PAUSE)
+            self._rung.clear()
+            await self._look_for_cancels()
+
+    async def _look_for_cancels(self) -> None:
+        running = {assignment.job.number: assignment for assignment in self._master.running()}
+        if not running:
+            return
+        for change in await self._store.changed(running, after=0):
+            if change.cancel_requested:
+                self._master.request_stop(running[change.number], Reason.CANCEL)
+
+    async def _beat(self) -> None:
+        row = self._master.snapshot()
+        last = self._last_row
+        if last is not None and row.beat_at - last.beat_at < QUIET_BEAT and _same(row, last):
+            return
+        running = {assignment.job.number: assignment for assignment in self._master.running()}
+        for number in await self._store.beat(row):
+            if number in running:
+                self._master.request_stop(running[number], Reason.CANCEL)
+        self._last_row = row
+
+    def _sample(self) -> None:
+        for assignment in self._master.running():
+            memory = strays.memory_of(assignment.worker.pid)
+            if memory is not None:
+                assignment.rss = max(assignment.rss or 0, memory)
+
+
+def _same(row: Node, last: Node) -> bool:
+    now_running = [(worker.name, worker.pid, worker.state, worker.job) for worker in row.workers]
+    then_running = [(worker.name, worker.pid, worker.state, worker.job) for worker in last.workers]
+    return (now_running, row.pools, row.draining) == (then_running, last.pools, last.draining)
+
+

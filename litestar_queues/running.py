@@ -1,0 +1,228 @@
+"""Run one job: find its task, decode the call, call, encode the result, and put every way it can
+end into a report.
+
+Used by the worker, by the ``immediate`` backend and by tests; none of them looks at exceptions
+itself. The user's code is called in ``_call`` and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import time
+import traceback
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from typing import Any, Protocol
+
+from litestar_queues.clock import Clock, to_microseconds
+from litestar_queues.events.context import Sink, TaskExecutionContext, bound, cut
+from litestar_queues.exceptions import (
+    JobCancelledError,
+    JobInterrupted,
+    PayloadError,
+    Snooze,
+    UnknownTaskError,
+)
+from litestar_queues.models import ErrorReport, Receipt
+from litestar_queues.payload import checksum
+from litestar_queues.registry import tasks
+from litestar_queues.task import Task
+from litestar_queues.wire import Done, Failed, Run
+
+MAX_TRACEBACK = 32_768
+"""Characters of a traceback that are kept: its beginning and its end."""
+
+
+class Gate(Protocol):
+    """Lets a request to stop reach the user's code, and nothing else."""
+
+    def open(self, context: TaskExecutionContext, task: asyncio.Task[Any] | None) -> None:
+        """From now on, a request to stop may interrupt: the asyncio task, or else this thread."""
+        ...
+
+    def shut(self) -> None:
+        """From now on, nothing is interrupted."""
+        ...
+
+
+class OpenGate:
+    """Interrupts nothing: for callers that cannot be asked to stop."""
+
+    def open(self, context: TaskExecutionContext, task: asyncio.Task[Any] | None) -> None:
+        """Do nothing."""
+
+    def shut(self) -> None:
+        """Do nothing."""
+
+
+Runner = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+class Execution:
+    """One run of one claimed job, in this process."""
+
+    def __init__(
+        self, run: Run, *, sink: Sink, worker: str, clock: Clock, gate: Gate | None = None, measure_cpu: bool = True
+    ) -> None:
+        self._run = run
+        self._worker = worker
+        self._clock = clock
+        self._gate = gate or OpenGate()
+        self._measure_cpu = measure_cpu
+        self._started_at = clock.now()
+        self._cpu = time.process_time_ns()
+        self.context = TaskExecutionContext(
+            task_id=run.id,
+            number=run.number,
+            fence=run.fence,
+            task_name=run.task,
+            queue=run.queue,
+            attempt=run.attempt,
+            retry_count=run.failures,
+            max_retries=run.max_retries,
+            worker_id=worker,
+            sink=sink,
+            clock=clock,
+        )
+
+    def run(self, loop: asyncio.AbstractEventLoop) -> Done | Failed:
+        """Run it to its end on this thread; a coroutine on *loop*, which must not be running."""
+
+        def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
+            job = loop.create_task(coroutine, context=copy_context())
+            self._gate.open(self.context, job)
+            return loop.run_until_complete(job)
+
+        try:
+            with bound(self.context):
+                task, args, kwargs = self._prepare()
+                self._gate.open(self.context, None)
+                value = _call(task, args, kwargs)
+                if inspect.iscoroutine(value):
+                    value = drive(value)
+                self._gate.shut()
+                return self._done(task, value)
+        # The user's code may raise anything, SystemExit and KeyboardInterrupt included.
+        except BaseException as error:
+            self._gate.shut()
+            return self._failed(error)
+
+    async def run_async(self) -> Done | Failed:
+        """Run it to its end inside a running event loop; a synchronous task blocks that loop.
+
+        A cancellation of the caller is passed on, not taken for the job's.
+        """
+        try:
+            with bound(self.context):
+                task, args, kwargs = self._prepare()
+                value = _call(task, args, kwargs)
+                if inspect.isawaitable(value):
+                    value = await value
+                return self._done(task, value)
+        # The user's code may raise anything; a cancellation of this caller is not the job's.
+        except BaseException as error:
+            caller = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and caller is not None and caller.cancelling():
+                raise
+            return self._failed(error)
+
+    def receipt(self) -> Receipt:
+        """Return what the run has cost so far."""
+        cpu = (time.process_time_ns() - self._cpu) // 1_000 if self._measure_cpu else None
+        return Receipt(self._started_at, self._clock.now(), self._worker, os.getpid(), cpu, resident_memory())
+
+    def interrupted(self, error: JobInterrupted) -> Failed:
+        """Return the report for an interruption that came outside the user's code."""
+        return self._failed(error)
+
+    def _prepare(self) -> tuple[Task[..., Any], list[Any], dict[str, Any]]:
+        run = self._run
+        if checksum(run.payload) != run.checksum:
+            msg = "the stored arguments are damaged: their checksum does not match"
+            raise PayloadError(msg)
+        task = tasks.get(run.task)
+        args, kwargs = task.codec.decode(run.payload)
+        if "_job_id" in task.injected:
+            kwargs["_job_id"] = run.id
+        if "_task_context" in task.injected:
+            kwargs["_task_context"] = self.context
+        return task, args, kwargs
+
+    def _done(self, task: Task[..., Any], value: Any) -> Done:
+        result = task.results.encode(value, self._run.max_result_bytes)
+        return Done(self._run.number, self._run.fence, result, self.receipt())
+
+    def _failed(self, error: BaseException) -> Failed:
+        retryable, delay = False, None
+        # Whatever a run raises after it was asked to stop is how it stopped.
+        kind = "interrupted" if self.context.is_cancelled else _kind(error)
+        if kind == "raised" and not isinstance(error, PayloadError):
+            retryable, delay = self._policy(error)
+        if isinstance(error, Snooze):
+            delay = max(to_microseconds(error.seconds), 0)
+        receipt = None if kind == "unknown" else self.receipt()
+        return Failed(self._run.number, self._run.fence, kind, report(error), receipt, retryable, delay)
+
+    def _policy(self, error: BaseException) -> tuple[bool, int | None]:
+        if not isinstance(error, Exception):  # SystemExit and its like: an end as any other
+            return True, None
+        task = tasks.find(self._run.task)
+        if task is None or not task.retryable(error):
+            return False, None
+        return True, task.delay(self._run.failures + 1, error)
+
+
+def report(error: BaseException) -> ErrorReport:
+    """Return *error* as text that is safe to keep: bounded, and valid UTF-8, whatever it holds."""
+    text = traceback.TracebackException(type(error), error, _user_frames(error), compact=True)
+    whole = "".join(text.format())
+    try:
+        message = str(error)
+    # A user's __str__ may raise anything.
+    except Exception as broken:
+        message = f"<its text cannot be made: {type(broken).__name__}>"
+    return ErrorReport(type(error).__qualname__, cut(message, 4_096) or "", cut(_middle_out(whole), MAX_TRACEBACK + 100))
+
+
+def resident_memory() -> int | None:
+    """Return this process's resident memory in bytes; None where ``/proc`` does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None
+
+
+def _call(task: Task[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+    return task.func(*args, **kwargs)
+
+
+def _kind(error: BaseException) -> str:
+    match error:
+        case UnknownTaskError():
+            return "unknown"
+        case JobInterrupted():
+            return "interrupted"
+        case JobCancelledError():
+            return "cancelled"
+        case Snooze():
+            return "snoozed"
+        case _:
+            return "raised"
+
+
+def _user_frames(error: BaseException) -> Any:
+    """Return the traceback without the frames of this module that lead to the user's."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return trace or error.__traceback__
+
+
+def _middle_out(text: str) -> str:
+    if len(text) <= MAX_TRACEBACK:
+        return text
+    half = MAX_TRACEBACK // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"

@@ -1,0 +1,212 @@
+"""What a job says, on its way to the master: one send by the thread that says it.
+
+A job has a share: so many events, so many bytes. What is past it is counted and dropped here,
+before it costs the master anything; the count comes with the job's end. Progress past its share
+goes on at ten a second.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import socket
+import sys
+import traceback
+from typing import Any
+
+import msgspec
+
+from litestar_queues import wire
+from litestar_queues.clock import Clock
+from litestar_queues.events.context import MAX_MESSAGE, TaskExecutionContext, cut, get_current_task_context
+
+MAX_EVENTS = 10_000
+"""Events of one run that are sent, lines of output included."""
+MAX_BYTES = 5 * 1024 * 1024
+"""Characters of messages and payloads of one run that are sent."""
+PROGRESS_SHARE = 1_000
+"""Progress reports of one run that are sent as they come; then one in ``PROGRESS_PAUSE``."""
+PROGRESS_PAUSE = 100_000
+"""Microseconds."""
+
+
+class Speaker:
+    """The sink of the job that runs: sends what it says, within its share."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin the share of another run."""
+        self.dropped = 0
+        self._events = 0
+        self._bytes = 0
+        self._progress = 0
+        self._last_progress = 0
+
+    def say(self, report: wire.Progress | wire.Log | wire.Event) -> None:
+        """Send *report*, or count it as dropped."""
+        if not self._has_room(report):
+            self.dropped += 1
+            return
+        wire.send(self._channel, report)
+
+    def _has_room(self, report: wire.Progress | wire.Log | wire.Event) -> bool:
+        if isinstance(report, wire.Progress):
+            self._progress += 1
+            if self._progress > PROGRESS_SHARE and report.at - self._last_progress < PROGRESS_PAUSE:
+                return False
+            self._last_progress = report.at
+            return True
+        self._events += 1
+        self._bytes += len(report.message or "") + len(report.payload or "")
+        return self._events <= MAX_EVENTS and self._bytes <= MAX_BYTES
+
+
+class JobStream(io.TextIOBase):
+    """``sys.stdout`` or ``sys.stderr`` of a worker: lines of a job are its events, the rest goes through.
+
+    What reaches the descriptor itself (C code, subprocesses) does not come here; the master reads it.
+    """
+
+    def __init__(self, name: str, descriptor: int, clock: Clock, speaker: Speaker) -> None:
+        super().__init__()
+        self._name = name
+        self._descriptor = descriptor
+        self._clock = clock
+        self._speaker = speaker
+        self._partial: dict[TaskExecutionContext, str] = {}
+        self._raw = open(descriptor, "wb", buffering=0, closefd=False)  # noqa: SIM115 (lives as long as we do)
+
+    @property
+    def name(self) -> str:
+        """``<stdout>`` or ``<stderr>``."""
+        return f"<{self._name}>"
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # the base declares an attribute
+        """UTF-8."""
+        return "utf-8"
+
+    @property
+    def errors(self) -> str:  # type: ignore[override]  # the base declares an attribute
+        """What cannot be encoded is shown escaped."""
+        return "backslashreplace"
+
+    @property
+    def buffer(self) -> io.FileIO:
+        """The stream of bytes below, for code that writes bytes."""
+        return self._raw
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._descriptor
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Send the whole lines; keep the rest for the next write."""
+        context = get_current_task_context()
+        if context is None:
+            self._raw.write(text.encode("utf-8", "backslashreplace"))
+            return len(text)
+        *lines, rest = (self._partial.pop(context, "") + text).split("\n")
+        while len(rest) > MAX_MESSAGE:
+            lines.append(rest[:MAX_MESSAGE])
+            rest = rest[MAX_MESSAGE:]
+        for line in lines:
+            self._say(context, line)
+        if rest:
+            self._partial[context] = rest
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: whole lines are sent already, and half a line is not worth an event."""
+
+    def finish(self, context: TaskExecutionContext) -> None:
+        """Send the last line of *context*, if it has no end."""
+        rest = self._partial.pop(context, "")
+        if rest:
+            self._say(context, rest)
+
+    def _say(self, context: TaskExecutionContext, line: str) -> None:
+        level = "info" if self._name == "stdout" else "warning"
+        self._speaker.say(
+            wire.Log(context.number, context.fence, self._clock.now(), level, cut(line) or "", None, self._name)
+        )
+
+
+class JobLogHandler(logging.Handler):
+    """Log records of a job are its events; records of nobody go to standard error."""
+
+    def __init__(self, clock: Clock, speaker: Speaker, errors: JobStream) -> None:
+        super().__init__()
+        self._clock = clock
+        self._speaker = speaker
+        self._errors = errors
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send *record* now."""
+        try:
+            message = _text(record)
+        # The arguments of a log call are the user's, and may not fit its format.
+        except Exception:
+            self.handleError(record)
+            return
+        context = get_current_task_context()
+        if context is None:
+            self._errors.buffer.write(f"{record.levelname} {record.name}: {message}\n".encode(errors="replace"))
+            return
+        payload = msgspec.json.encode({"logger": record.name}).decode()
+        level = record.levelname.lower()
+        self._speaker.say(
+            wire.Log(context.number, context.fence, self._clock.now(), level, cut(message) or "", payload)
+        )
+
+
+def take_over_logging(handler: JobLogHandler) -> None:
+    """Make *handler* the way out for all loggers, in place of handlers that write to the terminal.
+
+    Those would say everything twice: as an event and as output. Handlers that write elsewhere
+    (files, services) stay. A root logger that nobody configured lets INFO through.
+    """
+    root = logging.getLogger()
+    if not root.handlers and root.level == logging.WARNING:
+        root.setLevel(logging.INFO)
+    named = [logger for logger in logging.Logger.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    for logger in (root, *named):
+        replaced = [existing for existing in logger.handlers if _writes_to_terminal(existing)]
+        for existing in replaced:
+            logger.removeHandler(existing)
+        if logger is root or (replaced and not logger.propagate):
+            logger.addHandler(handler)
+
+
+def take_over_output(clock: Clock, speaker: Speaker) -> tuple[JobStream, JobStream]:
+    """Replace ``sys.stdout`` and ``sys.stderr``, and return what they are now."""
+    out = JobStream("stdout", 1, clock, speaker)
+    err = JobStream("stderr", 2, clock, speaker)
+    sys.stdout, sys.stderr = out, err
+    return out, err
+
+
+def _writes_to_terminal(handler: logging.Handler) -> bool:
+    if hasattr(handler, "listener") or type(handler).__name__.endswith("QueueListenerHandler"):
+        return True  # Litestar's default: a queue whose listener writes to standard error
+    if not isinstance(handler, logging.StreamHandler) or isinstance(handler, logging.FileHandler):
+        return False
+    stream: Any = handler.stream
+    try:
+        return stream.fileno() in (1, 2)
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def _text(record: logging.LogRecord) -> str:
+    message = record.getMessage()
+    if record.exc_info and record.exc_info[0] is not None:
+        message += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
+    return message
