@@ -1,0 +1,173 @@
+"""What ``lq worker`` prints: a banner, then one line per notable event, all on standard error.
+
+The master tells what happens as values; the words are made here. Stored text and what jobs say
+pass through ``printable`` before they reach the terminal.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import datetime
+from typing import TextIO
+from urllib.parse import urlsplit, urlunsplit
+
+import click
+
+from litestar_queues.clock import SECOND
+from litestar_queues.master import notices as n
+from litestar_queues.models import PoolEntry, Status
+from lq.render.text import duration, printable
+
+LEVELS = ("debug", "info", "warning", "error", "critical", "none")
+DONE_LINES_A_SECOND = 20
+"""Completed jobs shown one by one; a busy worker's others are counted in one line."""
+
+_COLOURS = {"✓": "green", "✗": "red", "↻": "yellow", "⊘": "magenta", "!": "yellow"}
+_ASCII = {"✓": "*", "✗": "x", "↻": "~", "⊘": "-", "·": ".", "!": "!"}
+
+
+class Printer:
+    """Subscribes to a master's notices and writes lines."""
+
+    def __init__(self, *, level: str = "info", stream: TextIO | None = None, version: str = "") -> None:
+        self._out = stream or sys.stderr
+        self._level = LEVELS.index(level)
+        self._version = version
+        self._is_unicode = (self._out.encoding or "").lower().startswith("utf")
+        self._second = 0
+        self._shown = 0
+        self._hidden = 0
+
+    def __call__(self, notice: n.Notice) -> None:
+        """Write what *notice* says, if it is worth a line."""
+        match notice:
+            case n.Started():
+                self._banner(notice)
+            case n.JobSettled():
+                self._settled(notice)
+            case n.JobSpoke():
+                if LEVELS.index(notice.level if notice.level in LEVELS else "info") >= self._level:
+                    self._line("·", f"#{notice.number} {notice.task}", notice.message)
+            case n.WorkerSpoke():
+                self._line("·", notice.worker, notice.text)
+            case n.WorkerEnded():
+                self._worker_ended(notice)
+            case n.JobStopping():
+                why = {"timeout": "its time is up", "cancel": "cancel was asked", "drain": "the master stops"}
+                self._line("!", "stopping", f"#{notice.number} {notice.task} on {notice.worker}: {why[notice.reason]}")
+            case n.BootProblem():
+                self._line("✗", "boot", f"{notice.reason}; next try in {notice.next_try:g} s")
+            case n.StraysKilled():
+                self._line("!", "strays", f"{len(notice.pids)} processes left behind at {notice.worker} were killed")
+            case n.JobsAdopted():
+                self._line("!", "adopted", f"{notice.jobs} jobs of {len(notice.nodes)} masters that are gone")
+            case n.StoreProblem():
+                self._line("✗", "store", f"{notice.message} (next try in {notice.next_try:g} s; nothing is lost)")
+            case n.StoreRecovered():
+                self._line("✓", "store", "works again")
+            case n.LateReport():
+                self._line("!", "late", f"a report about #{notice.number} came after it had been settled; refused")
+            case n.Stopping():
+                self._stopping(notice)
+            case n.Stopped():
+                self._stopped(notice)
+            case n.WorkerStarted():
+                return
+
+    def _banner(self, started: n.Started) -> None:
+        catalogue = started.catalogue
+        click.secho(f"lq {self._version}", bold=True, nl=False, file=self._out)
+        self._write(f"  node {started.node[:8]}")
+        self._field("app", catalogue.app or "none (tasks imported by name)")
+        self._field("store", hide_password(started.url))
+        for pool in started.pools:
+            self._field("pool", _pool(pool))
+        names = sorted(task.name for task in catalogue.tasks)
+        shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+        self._field("tasks", f"{len(names)} registered" + (f": {shown}" if names else "; nothing can run"))
+        self._field("stop", "Ctrl-C once: finish running jobs · twice: hand them back now")
+
+    def _settled(self, notice: n.JobSettled) -> None:
+        job, change = notice.job, notice.settlement
+        head = f"#{job.number} {job.task}"
+        error = f"  {change.error}" if change.error else ""
+        match change.status:
+            case Status.COMPLETED:
+                self._completed(head, _took(change.receipt))
+            case Status.FAILED:
+                self._line("✗", "failed", f"{head}  attempt {change.attempts}{error}  (lq inspect {job.number})")
+            case Status.CANCELLED:
+                self._line("⊘", "cancel", head)
+            case Status.SCHEDULED:
+                wait = (change.run_at - change.settled_at) / SECOND
+                self._line("↻", "retry", f"{head}  again in {duration(wait)}{error}")
+            case _:
+                self._line("↻", "again", f"{head}  {notice.outcome}{error}")
+
+    def _completed(self, head: str, took: str) -> None:
+        second = int(time.monotonic())
+        if second != self._second:
+            hidden, self._hidden = self._hidden, 0
+            self._second, self._shown = second, 0
+            if hidden:
+                self._line("✓", "done", f"and {hidden:,} more")
+        self._shown += 1
+        if self._shown <= DONE_LINES_A_SECOND:
+            self._line("✓", "done", f"{head}  {took}")
+        else:
+            self._hidden += 1
+
+    def _worker_ended(self, notice: n.WorkerEnded) -> None:
+        if notice.expected:
+            return
+        doing = f" while running #{notice.job}" if notice.job else ""
+        self._line("!", "worker", f"{notice.worker} (pid {notice.pid}) {notice.exit}{doing}")
+
+    def _stopping(self, notice: n.Stopping) -> None:
+        if notice.running:
+            what = f"finishing {notice.running} running jobs (up to {notice.timeout:g} s); Ctrl-C again: hand them back now"
+        else:
+            what = "no job is running"
+        self._line("·", "stopping", what)
+
+    def _stopped(self, notice: n.Stopped) -> None:
+        if self._hidden:
+            self._line("✓", "done", f"and {self._hidden:,} more")
+        self._line("·", "stopped", f"{notice.handed_back} jobs handed back" if notice.handed_back else "nothing left running")
+
+    def _field(self, name: str, value: str) -> None:
+        self._write(f"  {name:<6} {printable(value)}")
+
+    def _line(self, sign: str, word: str, text: str) -> None:
+        at = datetime.now().astimezone().strftime("%H:%M:%S")
+        mark = sign if self._is_unicode else _ASCII.get(sign, sign)
+        mark = click.style(mark, fg=_COLOURS[sign]) if sign in _COLOURS else mark
+        self._write(f"{at} {mark} {word:<8} {printable(text)}")
+
+    def _write(self, text: str) -> None:
+        if not self._is_unicode:
+            text = text.encode("ascii", "backslashreplace").decode()
+        click.echo(text, file=self._out)
+
+
+def hide_password(url: str) -> str:
+    """Return *url* with its password, if it has one, shown as ``***``."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.hostname or ""
+    port = f":{parts.port}" if parts.port else ""
+    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}{port}"))
+
+
+def _pool(pool: PoolEntry) -> str:
+    served = ", ".join(pool.queues) if pool.queues is not None else "every other queue"
+    return f"{pool.name} ×{pool.processes}  serves {served}"
+
+
+def _took(receipt: object) -> str:
+    started, ended = getattr(receipt, "started_at", None), getattr(receipt, "ended_at", None)
+    return duration((ended - started) / SECOND) if started is not None and ended is not None else ""
+
+

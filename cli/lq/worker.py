@@ -1,0 +1,122 @@
+"""``lq worker``: serve jobs until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import click
+import uvloop
+
+from litestar_queues import config
+from litestar_queues.exceptions import QueueConfigurationError, QueueError
+from litestar_queues.master.planning import PoolOptions
+from litestar_queues.master.supervisor import BootError, Master, MasterOptions
+from lq import exits
+from lq.notices import LEVELS, Printer
+
+_CANDIDATES = ("app", "application")
+
+
+@click.command(short_help="Serve jobs until told to stop.")
+@click.option("--app", metavar="MODULE:ATTR", help="The application; else LITESTAR_APP, pyproject.toml, app.py.")
+@click.option("--import", "imports", metavar="MODULE", multiple=True, help="Serve this module's tasks; no app is needed.")
+@click.option("-c", "--concurrency", type=click.IntRange(min=1), help="Processes of the default pool [one per CPU].")
+@click.option("-q", "--queues", metavar="A,B", help="Serve these queues and no others.")
+@click.option("--pool", "pools", metavar="NAME=N", multiple=True, help="Processes of a pool that the application names.")
+@click.option("--drain-timeout", type=click.FloatRange(min=0), metavar="S", help="Seconds running jobs get at the end [30].")
+@click.option("--url", envvar=config.URL_VARIABLE, metavar="URL", help="The store; else the application's.")
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", help="What jobs log is shown from here up.")
+def worker(
+    app: str | None,
+    imports: tuple[str, ...],
+    concurrency: int | None,
+    queues: str | None,
+    pools: tuple[str, ...],
+    drain_timeout: float | None,
+    url: str | None,
+    log_level: str,
+) -> None:
+    """Serve jobs until told to stop.
+
+    \b
+    Examples:
+      lq worker --app app:app --concurrency 4
+      lq worker --queues mail,reports
+      lq worker --import myproject.tasks --url sqlite:///jobs.db
+
+    SIGTERM or Ctrl-C finishes the running jobs; a second one hands them back at once.
+    Exit status: 0 stopped in good order; 4 the app or the store cannot be used; 8 jobs were handed back.
+    """
+    import litestar_queues
+
+    version = litestar_queues.__version__
+    options = MasterOptions(
+        app=_find_app(app, imports),
+        imports=imports,
+        folder=str(Path.cwd()),
+        url=config.resolve_url(url) if url else None,
+        pools=PoolOptions(concurrency, _split(queues), _sizes(pools)),
+        drain_timeout=30.0 if drain_timeout is None else drain_timeout,
+        version=version,
+    )
+    raise SystemExit(_serve(options, Printer(level=log_level, version=version)))
+
+
+def _serve(options: MasterOptions, printer: Printer) -> int:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            handed_back = runner.run(Master(options, printer).run())
+        except* QueueError as group:
+            return _explain(group)
+    return exits.HANDED_BACK if handed_back else exits.OK
+
+
+def _explain(group: BaseExceptionGroup[QueueError]) -> int:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, BootError) and error.report is not None and error.report.traceback:
+        click.echo(error.report.traceback.rstrip(), err=True)
+    click.echo(f"error: {error}", err=True)
+    return exits.UNUSABLE
+
+
+def _find_app(given: str | None, imports: tuple[str, ...]) -> str | None:
+    """Return the application to import, without importing it; None when only modules are served."""
+    settings = config.project_settings()
+    named = given or os.environ.get(config.APP_VARIABLE) or settings.app
+    if named:
+        return named
+    for name in _CANDIDATES:
+        if Path(f"{name}.py").is_file() or Path(name, "__init__.py").is_file():
+            return name
+    if imports:
+        return None
+    msg = (
+        "there is no application to serve here; give --app MODULE:ATTR, set LITESTAR_APP, "
+        "or serve a module's tasks with --import MODULE"
+    )
+    raise QueueConfigurationError(msg)
+
+
+def _split(queues: str | None) -> tuple[str, ...] | None:
+    if queues is None:
+        return None
+    names = tuple(name.strip() for name in queues.split(",") if name.strip())
+    if not names:
+        msg = "--queues names no queue; give names separated by commas, or leave it out"
+        raise click.UsageError(msg)
+    return tuple(config.check_name("--queues", name) for name in names)
+
+
+def _sizes(pools: tuple[str, ...]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for given in pools:
+        name, _, number = given.partition("=")
+        if not name or not number.isdigit() or int(number) < 1:
+            msg = f"--pool {given!r} is not NAME=N with N a whole number, 1 or more"
+            raise click.UsageError(msg)
+        sizes[name] = int(number)
+    return sizes
