@@ -28,7 +28,7 @@ from litestar_queues.exceptions import (
 from litestar_queues.models import ErrorReport, Receipt
 from litestar_queues.payload import checksum
 from litestar_queues.registry import tasks
-from litestar_queues.task import Task
+from litestar_queues.tasks import Task
 from litestar_queues.wire import Done, Failed, Run
 
 MAX_TRACEBACK = 32_768

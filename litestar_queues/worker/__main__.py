@@ -13,8 +13,8 @@ from litestar_queues import wire
 from litestar_queues.cell import CellFile
 from litestar_queues.clock import SystemClock
 from litestar_queues.config import QueueConfig
+from litestar_queues.enqueuer import set_process_enqueuer
 from litestar_queues.running import report
-from litestar_queues.task import set_process_enqueuer
 from litestar_queues.worker import application, guard, serving, speaking
 from litestar_queues.worker.enqueuing import WorkerEnqueuer
 

@@ -1,0 +1,186 @@
+"""From a call and its options to the job that is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from litestar_queues import options as opts
+from litestar_queues.clock import from_datetime, to_microseconds
+from litestar_queues.config import QueueConfig
+from litestar_queues.ids import uuid7
+from litestar_queues.lifecycle import RetryBackoff
+from litestar_queues.models import NewJob, Parameter, TaskEntry
+from litestar_queues.payload import check_size, checksum, encode_plain
+from litestar_queues.tasks import Task
+
+KILL_GRACE = 2.0
+"""Seconds between the request to stop and the kill, where a task does not say."""
+
+
+def split_options(task: Task[..., Any] | None, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return which of *kwargs* are options and which are the task's.
+
+    A name that the task has as a parameter is the task's, whatever it means elsewhere: give that
+    option with ``using``. A task that is not known here takes what is no option.
+    """
+    own = set() if task is None else set(task.codec.signature.parameters)
+    options = {name: value for name, value in kwargs.items() if name in opts.NAMES and name not in own}
+    return options, {name: value for name, value in kwargs.items() if name not in options}
+
+
+def build_job(
+    task: Task[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    config: QueueConfig,
+    now: int,
+) -> NewJob:
+    """Return the job of one call; refuses what the signature, the codec, the limits or the options refuse."""
+    task.codec.bind(args, kwargs)
+    payload = task.codec.encode(args, kwargs)
+    chosen = opts.check(opts.merge(task.options, options), f"task {task.name!r}")
+    return _new_job(task.name, payload, chosen, config=config, now=now)
+
+
+def build_named_job(
+    name: str,
+    entry: TaskEntry | None,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    config: QueueConfig,
+    now: int,
+) -> NewJob:
+    """Return the job of a task that is known by name only, or by its entry in the catalogue."""
+    defaults: dict[str, Any] = {}
+    if entry is not None:
+        _check_call(entry, args, kwargs)
+        defaults = _defaults(entry)
+    payload = encode_plain(name, args, kwargs)
+    chosen = opts.check(opts.merge(defaults, options), f"task {name!r}")
+    return _new_job(name, payload, chosen, config=config, now=now)
+
+
+def entry_of(task: Task[..., Any]) -> TaskEntry:
+    """Return what the catalogue says of *task*."""
+    chosen = opts.check(task.options, f"task {task.name!r}")
+    return TaskEntry(
+        name=task.name,
+        parameters=task.codec.parameters(),
+        queue=chosen.queue or "default",
+        priority=chosen.priority or 0,
+        retries=chosen.retries or 0,
+        backoff=opts.backoff_json(chosen.retry_backoff),
+        timeout=None if chosen.timeout is None else to_microseconds(chosen.timeout),
+        kill_grace=to_microseconds(KILL_GRACE if chosen.kill_grace is None else chosen.kill_grace),
+        key_scope="" if chosen.key_scope == "global" else task.name,
+        backend=chosen.execution_backend,
+        profile=chosen.execution_profile,
+        description=task.description,
+    )
+
+
+def _new_job(name: str, payload: str, chosen: opts.Options, *, config: QueueConfig, now: int) -> NewJob:
+    check_size(payload, config.max_payload_bytes, name)
+    backend = chosen.execution_backend or config.execution_backend
+    config.kind_of(backend)
+    return NewJob(
+        id=uuid7(now),
+        task=name,
+        queue=chosen.queue or "default",
+        priority=chosen.priority or 0,
+        payload=payload,
+        checksum=checksum(payload),
+        created_at=now,
+        run_at=_run_at(chosen, now),
+        max_retries=chosen.retries or 0,
+        backoff=opts.backoff_json(chosen.retry_backoff),
+        timeout=None if chosen.timeout is None else to_microseconds(chosen.timeout),
+        kill_grace=to_microseconds(KILL_GRACE if chosen.kill_grace is None else chosen.kill_grace),
+        expires_at=_expires_at(chosen, now),
+        key=chosen.key,
+        key_scope="" if chosen.key_scope == "global" else name,
+        key_forever=chosen.unique_until == "forever",
+        on_duplicate=chosen.on_duplicate or "reuse",
+        backend=backend,
+        profile=chosen.execution_profile,
+        metadata=None if not chosen.metadata else msgspec.json.encode(chosen.metadata).decode(),
+    )
+
+
+def _run_at(chosen: opts.Options, now: int) -> int:
+    if chosen.scheduled_at is not None:
+        return max(from_datetime(chosen.scheduled_at), now)
+    return now + to_microseconds(chosen.run_after or 0)
+
+
+def _expires_at(chosen: opts.Options, now: int) -> int | None:
+    if chosen.expires_at is not None:
+        return from_datetime(chosen.expires_at)
+    return None if chosen.expires_in is None else now + to_microseconds(chosen.expires_in)
+
+
+def _defaults(entry: TaskEntry) -> dict[str, Any]:
+    defaults: dict[str, Any] = {
+        "queue": entry.queue,
+        "priority": entry.priority,
+        "retries": entry.retries,
+        "kill_grace": timedelta(microseconds=entry.kill_grace),
+        "key_scope": "task" if entry.key_scope else "global",
+        "execution_backend": entry.backend,
+        "execution_profile": entry.profile,
+    }
+    if entry.timeout is not None:
+        defaults["timeout"] = timedelta(microseconds=entry.timeout)
+    if entry.backoff is not None:
+        defaults["retry_backoff"] = msgspec.json.decode(entry.backoff, type=RetryBackoff)
+    return opts.merge({}, defaults)
+
+
+def _check_call(entry: TaskEntry, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Check names and number of arguments, as the call itself would."""
+    parameters = entry.parameters
+    positional = [each for each in parameters if each.kind in ("positional", "either")]
+    problem = _too_many(positional, parameters, args) or _unknown(parameters, kwargs)
+    given = {each.name for each in positional[: len(args)]}
+    twice = sorted(given & set(kwargs))
+    missing = [each.name for each in parameters if each.required and each.name not in given | set(kwargs)]
+    if problem is None and twice:
+        problem = f"got several values for argument {twice[0]!r}"
+    if problem is None and missing:
+        problem = f"missing a required argument: {missing[0]!r}"
+    if problem is not None:
+        msg = f"{shown_signature(entry)}: {problem}"
+        raise TypeError(msg)
+
+
+def shown_signature(entry: TaskEntry) -> str:
+    """Return a task as its author wrote it: ``reports.render(report_id: str, deep: bool = …)``."""
+    stars = {"args": "*", "kwargs": "**"}
+    shown = []
+    for each in entry.parameters:
+        text = stars.get(each.kind, "") + each.name + (f": {each.annotation}" if each.annotation else "")
+        shown.append(text if each.required or each.kind in stars else f"{text} = …")
+    return f"{entry.name}({', '.join(shown)})"
+
+
+def _too_many(positional: list[Parameter], parameters: tuple[Parameter, ...], args: tuple[Any, ...]) -> str | None:
+    takes_more = any(each.kind == "args" for each in parameters)
+    if len(args) > len(positional) and not takes_more:
+        return f"too many positional arguments: {len(args)} given, {len(positional)} taken"
+    return None
+
+
+def _unknown(parameters: tuple[Parameter, ...], kwargs: Mapping[str, Any]) -> str | None:
+    if any(each.kind == "kwargs" for each in parameters):
+        return None
+    known = {each.name for each in parameters if each.kind in ("either", "keyword")}
+    unknown = sorted(set(kwargs) - known)
+    return f"got an unexpected keyword argument {unknown[0]!r}" if unknown else None

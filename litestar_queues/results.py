@@ -1,0 +1,154 @@
+"""``TaskResult``: an enqueued job in the hands of its enqueuer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from litestar_queues.clock import to_datetime
+from litestar_queues.events.stored import QueueEvent
+from litestar_queues.exceptions import JobGone, TaskCancelled, TaskExpired, TaskFailed
+from litestar_queues.models import Added, NewJob, QueuedTaskRecord, Status
+from litestar_queues.registry import tasks
+
+if TYPE_CHECKING:
+    from litestar_queues.service import QueueService
+
+R = TypeVar("R")
+
+
+class TaskResult(Generic[R]):
+    """One job, and what was last known of it; ``refresh``, ``wait`` and ``get`` look again."""
+
+    def __init__(self, service: QueueService, record: QueuedTaskRecord, *, deduplicated: bool = False) -> None:
+        self._service = service
+        self._record = record
+        self._deduplicated = deduplicated
+
+    def __repr__(self) -> str:
+        return f"<TaskResult #{self.number} {self.task_name} {self.status}>"
+
+    @property
+    def id(self) -> UUID:
+        """The job's id."""
+        return self._record.id
+
+    @property
+    def number(self) -> int:
+        """The job's number, which people type: ``lq inspect 4821``."""
+        return self._record.number
+
+    @property
+    def task_name(self) -> str:
+        """The task's name."""
+        return self._record.task_name
+
+    @property
+    def status(self) -> Status:
+        """Where the job stood when it was last looked at."""
+        return self._record.status
+
+    @property
+    def record(self) -> QueuedTaskRecord:
+        """The job as it was last read."""
+        return self._record
+
+    @property
+    def deduplicated(self) -> bool:
+        """True when a live job held the key: this is that job, and the call made none."""
+        return self._deduplicated
+
+    @property
+    def error(self) -> str | None:
+        """The error in one line: the one that ended the job, or the last one while it is retried."""
+        return self._record.error
+
+    @property
+    def result(self) -> R | None:
+        """The value, as the type the task declares (plain JSON values where the task is not known); None
+        until the job has completed."""
+        text = self._record.result_json
+        if text is None:
+            return None
+        task = tasks.find(self.task_name)
+        value: R = self._record.result if task is None else task.results.decode(text)
+        return value
+
+    async def refresh(self) -> QueuedTaskRecord:
+        """Read the job again; ``JobGone`` when it has been pruned."""
+        record = await self._service.get_task(self.id)
+        if record is None:
+            msg = f"job #{self.number} ({self.task_name}) is not in the store any more; it has been pruned"
+            raise JobGone(msg)
+        self._record = record
+        return record
+
+    async def wait(self, timeout: float | None = None, poll_interval: float | None = None) -> QueuedTaskRecord:
+        """Return the record once the job has ended, however it ended.
+
+        Woken by the store's doorbell; with none, looks every ``poll_interval`` seconds (50 ms growing
+        to 1 s when not given). Raises ``TimeoutError`` after *timeout* seconds.
+        """
+        try:
+            await self._service.watcher.wait_until_ended(self.number, timeout, poll_interval, self._record)
+        except TimeoutError:
+            msg = f"job #{self.number} ({self.task_name}) has not ended within {timeout:g} s; it is {self.status}"
+            raise TimeoutError(msg) from None
+        return await self.refresh()
+
+    async def get(self, timeout: float | None = None) -> R:
+        """Return the value once the job has completed.
+
+        Raises ``TaskFailed``, ``TaskCancelled`` or ``TaskExpired`` (the first two with the stored
+        traceback) when it ended otherwise, ``TimeoutError`` after *timeout* seconds.
+        """
+        record = await self.wait(timeout)
+        if record.status == Status.COMPLETED:
+            return self.result  # type: ignore[return-value]  # completed: the value is there
+        kind = {Status.CANCELLED: TaskCancelled, Status.EXPIRED: TaskExpired}.get(record.status, TaskFailed)
+        trace = record.failure.traceback if record.failure else None
+        why = f": {record.error}" if record.error else ""
+        msg = f"job #{self.number} ({self.task_name}) {record.status}{why}"
+        raise kind(msg, task_name=self.task_name, job_id=str(self.id), traceback=trace)
+
+    async def cancel(self) -> bool:
+        """Cancel the job; False when it had ended already. A running one ends soon after."""
+        return await self._service.cancel_task(self.id)
+
+    async def events(self) -> list[QueueEvent]:
+        """Return the job's life so far, in order."""
+        return await self._service.get_events(self.id)
+
+
+def first_record(job: NewJob, added: Added) -> QueuedTaskRecord:
+    """Return the record of a job that has just been added, without reading it back."""
+    created = to_datetime(job.created_at)
+    return QueuedTaskRecord(
+        id=added.id,
+        number=added.number,
+        task_name=job.task,
+        queue=job.queue,
+        status=added.status,
+        priority=job.priority,
+        payload=job.payload,
+        max_retries=job.max_retries,
+        retry_count=0,
+        attempt=0,
+        crashes=0,
+        fence=0,
+        scheduled_at=to_datetime(job.run_at),
+        created_at=created,
+        queued_at=created,
+        expires_at=None if job.expires_at is None else to_datetime(job.expires_at),
+        execution_backend=job.backend,
+        execution_profile=job.profile,
+        key=job.key,
+        timeout=None if job.timeout is None else job.timeout / 1_000_000,
+        metadata=_metadata(job),
+    )
+
+
+def _metadata(job: NewJob) -> dict[str, Any]:
+    return msgspec.json.decode(job.metadata) if job.metadata else {}
