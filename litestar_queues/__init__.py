@@ -80,7 +80,7 @@ _HOMES = {
     "task": "tasks",
 }
 
-__all__ = list(_HOMES)  # noqa: PLE0605 (the table is the list)
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

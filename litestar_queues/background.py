@@ -38,7 +38,9 @@ class QueuedBackgroundTask(BackgroundTask):
         try:
             self._enqueuer = service or find_enqueuer()
         except QueueError as error:
-            msg = f"QueuedBackgroundTask needs a QueueService: {error}; register QueuePlugin on the app, or pass service="
+            msg = (
+                f"QueuedBackgroundTask needs a QueueService: {error}; register QueuePlugin on the app, or pass service="
+            )
             raise QueueError(msg) from None
 
     async def _enqueue(self, task: Task[..., Any] | str, *args: Any, **given: Any) -> None:

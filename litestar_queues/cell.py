@@ -43,6 +43,9 @@ class Phase(IntEnum):
     """The job's end has been reported."""
 
 
+_PHASES = frozenset(Phase)
+
+
 class Reason(IntEnum):
     """Why the master wants a run to stop."""
 
@@ -92,8 +95,7 @@ class Cell:
 
     def read(self) -> Shown:
         """Return what the cell shows now."""
-        (phase,) = _WORD.unpack_from(self._memory, self._at + _PHASE)
-        return Shown(*_JOB.unpack_from(self._memory, self._at), Phase(phase))
+        return _shown(self._memory, self._at)
 
     def ask_to_stop(self, number: int, fence: int, reason: Reason) -> None:
         """Say that this run, and no other, is to stop."""
@@ -150,6 +152,7 @@ class CellFile:
         os.close(self.descriptor)
 
 
-def _shown(content: bytes, at: int) -> Shown:
+def _shown(content: bytes | mmap.mmap, at: int) -> Shown:
+    number, fence, started, started_at, cpu = _JOB.unpack_from(content, at)
     (phase,) = _WORD.unpack_from(content, at + _PHASE)
-    return Shown(*_JOB.unpack_from(content, at), Phase(phase if phase in set(Phase) else 0))
+    return Shown(number, fence, started, started_at, cpu, Phase(phase) if phase in _PHASES else Phase.IDLE)

@@ -140,7 +140,9 @@ class QueueConfig:
             return self.execution_backends[backend]
         except KeyError:
             known = ", ".join(sorted(self.execution_backends))
-            msg = f"no execution backend is named {backend!r} (known: {known}); add it to QueueConfig.execution_backends"
+            msg = (
+                f"no execution backend is named {backend!r} (known: {known}); add it to QueueConfig.execution_backends"
+            )
             raise QueueConfigurationError(msg) from None
 
 

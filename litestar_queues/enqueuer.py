@@ -16,7 +16,9 @@ from litestar_queues.exceptions import QueueError
 class Enqueuer(Protocol):
     """Who stores a call as a job."""
 
-    async def enqueue_call(self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]) -> Any:
+    async def enqueue_call(
+        self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
+    ) -> Any:
         """Store one call; *kwargs* are all the task's."""
         ...
 

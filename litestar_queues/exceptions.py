@@ -144,7 +144,7 @@ class JobCancelledError(Exception):
     """Raise it in a task to end the job as cancelled."""
 
 
-class Snooze(Exception):  # noqa: N818  (an order, not an error)
+class Snooze(Exception):
     """Raise it in a task to run the job again after *seconds*; it costs no retry."""
 
     def __init__(self, seconds: float) -> None:
@@ -152,7 +152,7 @@ class Snooze(Exception):  # noqa: N818  (an order, not an error)
         super().__init__(f"again in {seconds:g} s")
 
 
-class JobInterrupted(BaseException):  # noqa: N818  (like KeyboardInterrupt: not an error, an order)
+class JobInterrupted(BaseException):
     """Raised in a synchronous task by its worker: the time is up, or the job is cancelled.
 
     Derives from ``BaseException`` so that ``except Exception`` in a task does not swallow it.

@@ -53,7 +53,7 @@ class RetryBackoff(Struct, frozen=True):
     jitter: float = 0.1
 
     def __post_init__(self) -> None:
-        within = 0 <= self.initial_delay and self.multiplier >= 1 and self.max_delay >= 0 and 0 <= self.jitter <= 1
+        within = self.initial_delay >= 0 and self.multiplier >= 1 and self.max_delay >= 0 and 0 <= self.jitter <= 1
         if not within:
             msg = f"{self} is not a backoff: delays are 0 or more, multiplier 1 or more, jitter between 0 and 1"
             raise ValueError(msg)

@@ -394,4 +394,3 @@ class TaskRequest(Struct, frozen=True):
     kwargs: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     """Per-enqueue overrides, as ``QueueService.enqueue`` takes them."""
-

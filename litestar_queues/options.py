@@ -128,7 +128,9 @@ def _one_of(*choices: str) -> Any:
 
 
 def _key(value: Any) -> str | None:
-    good = isinstance(value, str) and 0 < len(value) <= _LONGEST_KEY and value.encode("utf-8", "ignore").decode() == value
+    good = (
+        isinstance(value, str) and 0 < len(value) <= _LONGEST_KEY and value.encode("utf-8", "ignore").decode() == value
+    )
     return None if good else f"give a text of 1 to {_LONGEST_KEY} characters"
 
 

@@ -146,9 +146,11 @@ class CallCodec:
         return self._decoders
 
     def _make_decoders(self, hints: dict[str, Any]) -> dict[str, msgspec.json.Decoder[Any]]:
-        stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+        stars: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
         return {
-            stars.get(each.kind, each.name): _decoder(hints.get(each.name, Any), f"{self._name}, parameter {each.name!r}")
+            stars.get(each.kind, each.name): _decoder(
+                hints.get(each.name, Any), f"{self._name}, parameter {each.name!r}"
+            )
             for each in self.signature.parameters.values()
         }
 
@@ -350,7 +352,7 @@ def _fields(value: Any) -> tuple[str, ...] | None:
     if isinstance(value, (Enum, PurePath)) or hasattr(kind, "model_validate"):
         return None
     if isinstance(value, msgspec.Struct):
-        return kind.__struct_fields__  # type: ignore[no-any-return,attr-defined]  # a Struct has them
+        return tuple(kind.__struct_fields__)
     if dataclasses.is_dataclass(value):
         return tuple(field.name for field in dataclasses.fields(value))
     if hasattr(kind, "__attrs_attrs__"):
@@ -381,5 +383,3 @@ def _shown(annotation: Any) -> str:
     if annotation is inspect.Parameter.empty:
         return ""
     return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-
-

@@ -27,7 +27,7 @@ class Registry:
         if there is not None and _origin(there) != _origin(task):
             msg = (
                 f"two functions are named {task.name!r}: {_shown(there)} and {_shown(task)}; "
-                "give one of them another name: @task(\"…\")"
+                'give one of them another name: @task("…")'
             )
             raise TaskDefinitionError(msg)
         self._tasks[task.name] = task

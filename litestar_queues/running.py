@@ -1,5 +1,4 @@
-"""Run one job: find its task, decode the call, call, encode the result, and put every way it can
-end into a report.
+"""Run one job: find its task, decode, call, encode, and put every way it can end into a report.
 
 Used by the worker, by the ``immediate`` backend and by tests; none of them looks at exceptions
 itself. The user's code is called in ``_call`` and nowhere else.
@@ -183,7 +182,9 @@ def report(error: BaseException) -> ErrorReport:
     # A user's __str__ may raise anything.
     except Exception as broken:
         message = f"<its text cannot be made: {type(broken).__name__}>"
-    return ErrorReport(type(error).__qualname__, cut(message, 4_096) or "", cut(_middle_out(whole), MAX_TRACEBACK + 100))
+    return ErrorReport(
+        type(error).__qualname__, cut(message, 4_096) or "", cut(_middle_out(whole), MAX_TRACEBACK + 100)
+    )
 
 
 def resident_memory() -> int | None:

@@ -88,7 +88,9 @@ class QueueService:
     @property
     def watcher(self) -> Watcher:
         """Who waits for jobs on behalf of their results."""
-        assert self.store is not None and self._watcher is not None, "opened together"
+        if self._watcher is None:
+            self.store  # noqa: B018 (raises why)
+        assert self._watcher is not None, "opened with the store"
         return self._watcher
 
     @overload
@@ -179,9 +181,7 @@ class QueueService:
             raise JobNotFound(msg)
         return record
 
-    async def _build(
-        self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
-    ) -> NewJob:
+    async def _build(self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]) -> NewJob:
         known = tasks.find(task) if isinstance(task, str) else task
         now = self._clock.now()
         if isinstance(known, Task):

@@ -36,22 +36,51 @@ class Handle(Protocol[R_co]):
     """An enqueued job in the hands of its enqueuer; ``TaskResult`` is one."""
 
     @property
-    def id(self) -> UUID: ...
+    def id(self) -> UUID:
+        """The job's id."""
+        ...
+
     @property
-    def task_name(self) -> str: ...
+    def task_name(self) -> str:
+        """The task's name."""
+        ...
+
     @property
-    def status(self) -> Status: ...
+    def status(self) -> Status:
+        """Where it stood."""
+        ...
+
     @property
-    def result(self) -> R_co | None: ...
+    def result(self) -> R_co | None:
+        """The value, once completed."""
+        ...
+
     @property
-    def error(self) -> str | None: ...
+    def error(self) -> str | None:
+        """The error in one line."""
+        ...
+
     @property
-    def record(self) -> QueuedTaskRecord: ...
+    def record(self) -> QueuedTaskRecord:
+        """The job as last read."""
+        ...
+
     @property
-    def deduplicated(self) -> bool: ...
-    async def refresh(self) -> QueuedTaskRecord: ...
-    async def wait(self, timeout: float | None = None, poll_interval: float | None = None) -> QueuedTaskRecord: ...
-    async def get(self, timeout: float | None = None) -> R_co: ...
+    def deduplicated(self) -> bool:
+        """True when a live job held the key."""
+        ...
+
+    async def refresh(self) -> QueuedTaskRecord:
+        """Read it again."""
+        ...
+
+    async def wait(self, timeout: float | None = None, poll_interval: float | None = None) -> QueuedTaskRecord:
+        """Wait until it has ended."""
+        ...
+
+    async def get(self, timeout: float | None = None) -> R_co:
+        """Return the value, or raise how it ended."""
+        ...
 
 
 class Task(Generic[P, R]):
@@ -168,13 +197,13 @@ class TaskDecorator(Protocol):
     """What ``task(…)`` with a name or options returns."""
 
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]  # a coroutine function is the narrower
     @overload
     def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
 
 
 @overload
-def task(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+def task(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]  # likewise
 @overload
 def task(function: Callable[P, R], /) -> SyncTask[P, R]: ...
 @overload
@@ -262,7 +291,9 @@ def _check_function(function: Any, name: str | None) -> str:
         msg = f"task() takes a name or a function, not {name!r}"
         raise TaskDefinitionError(msg)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        msg = f"{function.__qualname__} is a generator, which returns nothing that could be a result; make it a function"
+        msg = (
+            f"{function.__qualname__} is a generator, which returns nothing that could be a result; make it a function"
+        )
         raise TaskDefinitionError(msg)
     if inspect.isclass(function) or not inspect.isroutine(function):
         msg = f"{function!r} is not a function; decorate a function or a coroutine function"

@@ -168,7 +168,7 @@ class FrameError(Exception):
     """What came is not a frame of ours."""
 
 
-class ChannelClosed(Exception):  # noqa: N818  (the other side has hung up: a state, not an error)
+class ChannelClosed(Exception):
     """The other end is gone."""
 
 
@@ -206,6 +206,7 @@ def receive_command(channel: socket.socket) -> tuple[Command, list[int]]:
 
 def receive_report(channel: socket.socket) -> Report:
     """Return the next report; ``BlockingIOError`` when none waits, ``FrameError`` for what is not one."""
+    report: Report
     report, descriptors = _decode(_decode_report, *_receive(channel))
     _close(descriptors)  # a report carries none; one that did would leak into the master
     return report

@@ -43,14 +43,13 @@ class LazyGroup(click.Group):
 
 def make_group(name: str = "lq") -> click.Group:
     """Return a new group: each host (``lq``, ``litestar queues``) gets its own."""
-    group = LazyGroup(
+    return LazyGroup(
         name,
         help="Run and look after the queues of a Litestar app.",
         context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "LQ"},
         params=[click.Option(["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_print_version,
                              help="Show the version and exit.")],
     )  # fmt: skip
-    return group
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ class Printer:
         self._shown = 0
         self._hidden = 0
 
-    def __call__(self, notice: n.Notice) -> None:
+    def __call__(self, notice: n.Notice) -> None:  # noqa: C901 (one case a notice)
         """Write what *notice* says, if it is worth a line."""
         match notice:
             case n.Started():
@@ -134,7 +134,9 @@ class Printer:
     def _stopped(self, notice: n.Stopped) -> None:
         if self._hidden:
             self._line("✓", "done", f"and {self._hidden:,} more")
-        self._line("·", "stopped", f"{notice.handed_back} jobs handed back" if notice.handed_back else "nothing left running")
+        self._line(
+            "·", "stopped", f"{notice.handed_back} jobs handed back" if notice.handed_back else "nothing left running"
+        )
 
     def _field(self, name: str, value: str) -> None:
         self._write(f"  {name:<6} {printable(value)}")
@@ -169,5 +171,3 @@ def _pool(pool: PoolEntry) -> str:
 def _took(receipt: object) -> str:
     started, ended = getattr(receipt, "started_at", None), getattr(receipt, "ended_at", None)
     return duration((ended - started) / SECOND) if started is not None and ended is not None else ""
-
-

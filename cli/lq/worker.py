@@ -10,22 +10,29 @@ import click
 import uvloop
 
 from litestar_queues import config
-from litestar_queues.exceptions import QueueConfigurationError, QueueError
+from litestar_queues.exceptions import QueueConfigurationError
 from litestar_queues.master.planning import PoolOptions
 from litestar_queues.master.supervisor import BootError, Master, MasterOptions
 from lq import exits
 from lq.notices import LEVELS, Printer
+from lq.render.text import printable
 
 _CANDIDATES = ("app", "application")
 
 
 @click.command(short_help="Serve jobs until told to stop.")
 @click.option("--app", metavar="MODULE:ATTR", help="The application; else LITESTAR_APP, pyproject.toml, app.py.")
-@click.option("--import", "imports", metavar="MODULE", multiple=True, help="Serve this module's tasks; no app is needed.")
+@click.option(
+    "--import", "imports", metavar="MODULE", multiple=True, help="Serve this module's tasks; no app is needed."
+)
 @click.option("-c", "--concurrency", type=click.IntRange(min=1), help="Processes of the default pool [one per CPU].")
 @click.option("-q", "--queues", metavar="A,B", help="Serve these queues and no others.")
-@click.option("--pool", "pools", metavar="NAME=N", multiple=True, help="Processes of a pool that the application names.")
-@click.option("--drain-timeout", type=click.FloatRange(min=0), metavar="S", help="Seconds running jobs get at the end [30].")
+@click.option(
+    "--pool", "pools", metavar="NAME=N", multiple=True, help="Processes of a pool that the application names."
+)
+@click.option(
+    "--drain-timeout", type=click.FloatRange(min=0), metavar="S", help="Seconds running jobs get at the end [30]."
+)
 @click.option("--url", envvar=config.URL_VARIABLE, metavar="URL", help="The store; else the application's.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", help="What jobs log is shown from here up.")
 def worker(
@@ -38,7 +45,7 @@ def worker(
     url: str | None,
     log_level: str,
 ) -> None:
-    """Serve jobs until told to stop.
+    r"""Serve jobs until told to stop.
 
     \b
     Examples:
@@ -68,19 +75,11 @@ def _serve(options: MasterOptions, printer: Printer) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             handed_back = runner.run(Master(options, printer).run())
-        except* QueueError as group:
-            return _explain(group)
+        except BootError as error:
+            if error.report is not None and error.report.traceback:
+                click.echo(printable(error.report.traceback.rstrip(), lines=True), err=True)
+            raise
     return exits.HANDED_BACK if handed_back else exits.OK
-
-
-def _explain(group: BaseExceptionGroup[QueueError]) -> int:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, BootError) and error.report is not None and error.report.traceback:
-        click.echo(error.report.traceback.rstrip(), err=True)
-    click.echo(f"error: {error}", err=True)
-    return exits.UNUSABLE
 
 
 def _find_app(given: str | None, imports: tuple[str, ...]) -> str | None:

@@ -117,9 +117,7 @@ class TaskExecutionContext:
                 msg = f"progress takes finite numbers, not {figure!r}"
                 raise ValueError(msg)
         self._sink.say(
-            Progress(
-                self.number, self.fence, self._clock.now(), current, total, percent, cut(message), _json(payload)
-            )
+            Progress(self.number, self.fence, self._clock.now(), current, total, percent, cut(message), _json(payload))
         )
 
     def log_sync(self, message: str, level: Level = "info", payload: dict[str, Any] | None = None) -> None:
@@ -130,9 +128,7 @@ class TaskExecutionContext:
 
     def event_sync(self, type: str, message: str | None = None, payload: dict[str, Any] | None = None) -> None:
         """Do what ``event`` does, from synchronous code."""
-        self._sink.say(
-            Event(self.number, self.fence, self._clock.now(), str(type)[:200], cut(message), _json(payload))
-        )
+        self._sink.say(Event(self.number, self.fence, self._clock.now(), str(type)[:200], cut(message), _json(payload)))
 
     @property
     def is_cancelled(self) -> bool:

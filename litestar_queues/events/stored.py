@@ -113,9 +113,7 @@ def _moment(event: QueueEvent) -> tuple[datetime, int]:
     return event.occurred_at, _ORDER.get(event.type, 3 if final else 2)
 
 
-def _turn(
-    job: QueuedTaskRecord, kind: str, at: datetime, attempt: int = 0, message: str | None = None
-) -> QueueEvent:
+def _turn(job: QueuedTaskRecord, kind: str, at: datetime, attempt: int = 0, message: str | None = None) -> QueueEvent:
     return QueueEvent(
         type=kind,
         id="",

@@ -147,6 +147,4 @@ class Assignment:
     def _with_peak(self, receipt: Receipt | None) -> Receipt | None:
         if receipt is None or self.rss is None or (receipt.rss or 0) >= self.rss:
             return receipt
-        return Receipt(
-            receipt.started_at, receipt.ended_at, receipt.worker, receipt.pid, receipt.cpu, self.rss
-        )
+        return Receipt(receipt.started_at, receipt.ended_at, receipt.worker, receipt.pid, receipt.cpu, self.rss)

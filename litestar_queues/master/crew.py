@@ -347,5 +347,3 @@ class Crew:
             rss=strays.memory_of(worker.pid),
             served=worker.served,
         )
-
-

@@ -48,10 +48,13 @@ async def stop(assignment: Assignment, reason: Reason, tell: Subscriber) -> None
 
 
 async def _look(worker: WorkerProcess) -> str | None:
-    if worker.state == "dead":
+    if worker.is_dead:
         return None
     worker.stack.clear()
     if strays.state_of(worker.pid) == "T":
         return _STOPPED
     worker.signal(signal.SIGUSR1)
-    return await worker.stack.wait()
+    stack = await worker.stack.wait()
+    if not worker.is_dead:
+        worker.stack.clear()  # what comes next is a fatal signal's
+    return stack

@@ -70,6 +70,11 @@ def is_alive(store_folder: str, node: str) -> bool:
     return not _is_free(path)
 
 
+def is_locked(store_folder: str, node: str) -> bool:
+    """Say whether anything of *node* lives, and do nothing about it."""
+    return not _is_free(_run_folder(store_folder) / f"{node}.lock")
+
+
 def sweep_node(node: str) -> list[int]:
     """Kill what the jobs of a dead node left running, though it let go of the lock."""
     return strays.sweep(cookie=f"{node}.")
@@ -110,7 +115,7 @@ def _run_folder(store_folder: str) -> Path:
 
 def _is_free(path: Path) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return True
     try:

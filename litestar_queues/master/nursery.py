@@ -24,7 +24,9 @@ LONGEST_DELAY = 30.0
 class Nursery:
     """Boots workers for whoever asks; one that fails to boot is tried again after a growing delay."""
 
-    def __init__(self, launch: Launch, owner: Owner, deliver: Callable[[WorkerProcess], None], tell: Subscriber) -> None:
+    def __init__(
+        self, launch: Launch, owner: Owner, deliver: Callable[[WorkerProcess], None], tell: Subscriber
+    ) -> None:
         self.launch = launch
         self.problem: str | None = None
         """Why workers cannot start, in one sentence; None once one has started."""

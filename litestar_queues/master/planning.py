@@ -60,6 +60,6 @@ def _narrowed(pools: list[PoolEntry], queues: tuple[str, ...]) -> tuple[PoolEntr
             kept.append(PoolEntry(pool.name, pool.processes, served))
     left = set(queues) - {queue for pool in kept for queue in pool.queues or ()}
     if left:
-        msg = f"no pool serves queue {sorted(left)[0]!r}; add it to a pool's queues"
+        msg = f"no pool serves queue {min(left)!r}; add it to a pool's queues"
         raise QueueConfigurationError(msg)
     return tuple(kept)

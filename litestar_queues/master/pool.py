@@ -12,7 +12,9 @@ from litestar_queues.store.base import Want
 class Pool:
     """A fixed number of places for workers, and which of them are free."""
 
-    def __init__(self, entry: PoolEntry, *, first_slot: int, excluded: tuple[str, ...], backends: tuple[str, ...]) -> None:
+    def __init__(
+        self, entry: PoolEntry, *, first_slot: int, excluded: tuple[str, ...], backends: tuple[str, ...]
+    ) -> None:
         self.entry = entry
         self._first_slot = first_slot
         self._excluded = excluded

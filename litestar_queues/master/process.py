@@ -32,6 +32,9 @@ _FRAMES_LEFT = 10_000
 """Frames read after its death: more than a channel holds, so that a child of it that goes on
 sending cannot keep the master here."""
 
+_HANG_UP_PATIENCE = 0.5
+"""Seconds between the end of a channel and the kill of a process that goes on without one."""
+
 
 class Launch(Struct, frozen=True):
     """What a worker needs to know to boot."""
@@ -73,6 +76,7 @@ class WorkerProcess:
         self.cookie = f"{launch.node}.{serial}."
         self.name = f"spare-{serial}"
         self.state: State = "booting"
+        self.is_dead = False
         self.cell: Cell | None = None
         self.served = 0
         self.killed_by_us = False
@@ -175,7 +179,8 @@ class WorkerProcess:
             return False
         except wire.ChannelClosed:
             self.pause()
-            self._owner.violated(self, "closed its channel")
+            # The end of a dying process too: its death is on its way, and says more.
+            self._loop.call_later(_HANG_UP_PATIENCE, self._hung_up)
             return False
         except wire.FrameError as error:
             self.pause()
@@ -183,6 +188,10 @@ class WorkerProcess:
             return False
         self._owner.reported(self, report)
         return True
+
+    def _hung_up(self) -> None:
+        if self.state != "dead":
+            self._owner.violated(self, "closed its channel and lives on")
 
     def _bury(self) -> None:
         """Reap it, pass on what it had said, and let go of what belonged to it."""
@@ -194,6 +203,7 @@ class WorkerProcess:
         self.exit = _in_words(status, self.killed_by_us)
         self._read_the_rest()
         self.state = "dead"
+        self.is_dead = True
         self.pause()
         for pipe in self._pipes:
             pipe.drain()

@@ -56,7 +56,13 @@ class Rounds:
     """Collects what is to be written, and exchanges it for jobs."""
 
     def __init__(
-        self, store: Store, node: str, clock: Clock, dispatcher: Dispatcher, tell: Subscriber, relieved: Callable[[], None]
+        self,
+        store: Store,
+        node: str,
+        clock: Clock,
+        dispatcher: Dispatcher,
+        tell: Subscriber,
+        relieved: Callable[[], None],
     ) -> None:
         self._store = store
         self._node = node
@@ -132,9 +138,7 @@ class Rounds:
             self.wake()
         self._relieved()
 
-    async def _exchange(
-        self, events: list[StoredEvent], ended: list[Ended], wants: list[Want]
-    ) -> StoreError | None:
+    async def _exchange(self, events: list[StoredEvent], ended: list[Ended], wants: list[Want]) -> StoreError | None:
         recorded, verdicts, claims = await asyncio.gather(
             self._store.record(events) if events else _nothing(),
             self._store.settle([each.settlement for each in ended]) if ended else _nothing(),

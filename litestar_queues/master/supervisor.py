@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from litestar_queues.cell import Reason
 from litestar_queues.clock import Clock, SystemClock
-from litestar_queues.exceptions import QueueConfigurationError
+from litestar_queues.exceptions import QueueConfigurationError, QueueError
 from litestar_queues.lifecycle import Outcome
 from litestar_queues.master import liveness, strays
 from litestar_queues.master.assignments import Assignment
@@ -90,16 +90,14 @@ class Master:
         cannot be opened, ``QueueConfigurationError`` for pools that do not fit.
         """
         _become_subreaper()
-        launch = Launch(
-            self._options.app, self._options.imports, self._options.folder, self._node, self._options.url
-        )
+        launch = Launch(self._options.app, self._options.imports, self._options.folder, self._node, self._options.url)
         self._crew = Crew(launch, self._clock, self._tell, self._spawn)
         self._take_signals()
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 await self._serve()
-        except* _Over:
-            pass
+        except BaseExceptionGroup as group:
+            _raise_unless_over(group)
         finally:
             self._end_all()
         self._tell(Stopped(self._handed_back))
@@ -199,9 +197,7 @@ class Master:
         """Return the node's row as of now."""
         problem = self._crew.nursery.problem
         pools = tuple(
-            PoolState(
-                name=pool.entry.name, processes=pool.entry.processes, queues=pool.entry.queues, problem=problem
-            )
+            PoolState(name=pool.entry.name, processes=pool.entry.processes, queues=pool.entry.queues, problem=problem)
             for pool in self._pools
         )
         return Node(
@@ -224,7 +220,7 @@ class Master:
         return self._tasks.create_task(coroutine)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        self._start(coroutine)
+        _ = self._start(coroutine)
 
     def _tell(self, notice: Notice) -> None:
         if isinstance(notice, BootProblem) and self._boot_problem is None:
@@ -252,8 +248,21 @@ class Master:
             worker.kill()
 
 
-class _Over(Exception):  # noqa: N818  (not an error: the way out of the task group)
+class _Over(Exception):
     """A signal came before there was anything to stop."""
+
+
+def _raise_unless_over(group: BaseExceptionGroup[BaseException]) -> None:
+    """Raise what ended the task group: the one error of ours in it, else the group as it is."""
+    errors = group
+    while len(errors.exceptions) == 1 and isinstance(errors.exceptions[0], BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    only = errors.exceptions[0]
+    if isinstance(only, _Over):
+        return
+    if len(errors.exceptions) == 1 and isinstance(only, QueueError):
+        raise only from None
+    raise group
 
 
 def _pools(planned: tuple[PoolEntry, ...], catalogue: Catalogue) -> tuple[Pool, ...]:

@@ -150,5 +150,3 @@ def _same(row: Node, last: Node) -> bool:
     now_running = [(worker.name, worker.pid, worker.state, worker.job) for worker in row.workers]
     then_running = [(worker.name, worker.pid, worker.state, worker.job) for worker in last.workers]
     return (now_running, row.pools, row.draining) == (then_running, last.pools, last.draining)
-
-

@@ -11,8 +11,9 @@ Durability = Literal["power", "process"]
 
 
 async def open_store(url: str, *, create: bool = True, durability: Durability = "power") -> Store:
-    """Open the store at *url* (``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``sqlite://`` for a
-    private temporary file).
+    """Open the store at *url*.
+
+    ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or ``sqlite://`` for a private temporary file.
 
     With *create* false nothing is created or migrated, and only reading works: what ``lq inspect``
     does. Raises ``QueueConfigurationError`` for a URL that names no store we have, and the

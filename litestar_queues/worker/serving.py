@@ -68,9 +68,7 @@ class Server:
             cpu=time.process_time_ns() // 1_000,
         )
         self._speaker.reset()
-        execution = Execution(
-            run, sink=self._speaker, worker=self._name, clock=self._clock, gate=self._interrupts
-        )
+        execution = Execution(run, sink=self._speaker, worker=self._name, clock=self._clock, gate=self._interrupts)
         end = self._run(execution)
         for stream in self._streams:
             stream.finish(execution.context)

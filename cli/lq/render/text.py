@@ -60,7 +60,8 @@ def size(count: int | None) -> str:
         if figure < 1024 or unit == "GiB":
             return f"{figure:.0f} {unit}" if unit == "B" else f"{figure:.1f} {unit}"
         figure /= 1024
-    raise AssertionError("the last unit returns")
+    msg = "the last unit returns"
+    raise AssertionError(msg)
 
 
 def _visible(character: str, *, lines: bool) -> str:

@@ -10,7 +10,7 @@ from litestar_queues.store.sqlite.writer import Transaction
 
 _COLUMNS = tuple(name for name in NewJob.__struct_fields__ if name != "on_duplicate")
 _INSERT = (
-    f"INSERT INTO lq_job ({', '.join(_COLUMNS)}, status, sequence) "  # noqa: S608 (names from our struct)
+    f"INSERT INTO lq_job ({', '.join(_COLUMNS)}, status, sequence) "
     f"VALUES ({', '.join('?' * (len(_COLUMNS) + 2))}) ON CONFLICT DO NOTHING RETURNING number"
 )
 _BY_ID = "SELECT number, status FROM lq_job WHERE id = ?"

@@ -29,9 +29,7 @@ _CANCELLED = (
     "SELECT number, queue, status FROM lq_job "
     "WHERE cancel_requested_at IS NOT NULL AND status IN ('scheduled', 'pending') LIMIT ?"
 )
-_MOVE = (
-    "UPDATE lq_job SET status = ?, ended_at = ?, sequence = ? WHERE number IN (SELECT value FROM json_each(?))"
-)
+_MOVE = "UPDATE lq_job SET status = ?, ended_at = ?, sequence = ? WHERE number IN (SELECT value FROM json_each(?))"
 _NEXT_DUE = "SELECT min(run_at) FROM lq_job WHERE status = 'scheduled'"
 _QUEUES = (
     "SELECT queue FROM lq_tally JOIN lq_queue ON lq_queue.name = lq_tally.queue "
@@ -72,7 +70,9 @@ def adopt(transaction: Transaction, node: str, dead: Sequence[str], living: Sequ
         (json.dumps(list(dead)), json.dumps([*living, node])),
     )
     if dead:
-        transaction.execute("DELETE FROM lq_node WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(dead)),))
+        transaction.execute(
+            "DELETE FROM lq_node WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(dead)),)
+        )
     if not rows:
         return []
     numbers = json.dumps([number for (number,) in rows])
@@ -80,9 +80,7 @@ def adopt(transaction: Transaction, node: str, dead: Sequence[str], living: Sequ
     return sorted((_job(row) for row in adopted), key=lambda job: job.number)
 
 
-def _move(
-    transaction: Transaction, rows: list[tuple[Any, ...]], status: Status, ended_at: int | None
-) -> None:
+def _move(transaction: Transaction, rows: list[tuple[Any, ...]], status: Status, ended_at: int | None) -> None:
     if not rows:
         return
     numbers = [number for number, _, _ in rows]
@@ -114,7 +112,7 @@ def _numbers(transaction: Transaction, want: Want) -> list[int]:
     heads: list[tuple[int, int]] = []
     for queue in _queues(transaction, want):
         for backend in want.backends:
-            heads += transaction.execute(_HEAD, (queue, backend, want.limit))  # type: ignore[arg-type]  # two integers
+            heads += transaction.execute(_HEAD, (queue, backend, want.limit))
     return [number for _, number in sorted(heads)[: want.limit]]
 
 

@@ -2,52 +2,47 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from typing import Any
 
 import aiosqlite
 
+from litestar_queues.exceptions import StoreError
 from litestar_queues.store.sqlite.location import Location
 from litestar_queues.store.sqlite.migrations import check_readable
 from litestar_queues.store.sqlite.writer import BUSY, explain
 
 
 class Reader:
-    """A connection that only reads, opened when it is first needed."""
+    """A connection that only reads. Its calls may come from any event loop of the process."""
 
     def __init__(self, location: Location) -> None:
         self._location = location
         self._connection: aiosqlite.Connection | None = None
-        self._opening = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Connect; refuse a file that is not there, is no queue, or is a newer release's."""
+        self._location.check()
+        try:
+            self._connection = await self._connect("rw")
+        except sqlite3.OperationalError:  # a file that this user can only read
+            self._connection = await self._connect("ro")
 
     async def rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Return what *sql* selects."""
-        connection = self._connection or await self._open()
+        if self._connection is None:
+            msg = f"the store at {self._location.path} is closed; open it again with open_store(url)"
+            raise StoreError(msg)
         try:
-            return list(await connection.execute_fetchall(sql, parameters))  # type: ignore[arg-type]  # rows are tuples
+            return list(await self._connection.execute_fetchall(sql, parameters))  # type: ignore[arg-type]  # tuples
         except sqlite3.Error as error:
             raise explain(error, self._location) from error
-
-    async def check(self) -> None:
-        """Refuse a file that is not a queue, or is a newer release's."""
-        self._location.check()
-        await self._open()
 
     async def close(self) -> None:
         """Close the connection and end its thread."""
         if self._connection is not None:
             await self._connection.close()
             self._connection = None
-
-    async def _open(self) -> aiosqlite.Connection:
-        async with self._opening:
-            if self._connection is None:
-                try:
-                    self._connection = await self._connect("rw")
-                except sqlite3.OperationalError:
-                    self._connection = await self._connect("ro")
-            return self._connection
 
     async def _connect(self, mode: str) -> aiosqlite.Connection:
         connection = aiosqlite.connect(
@@ -57,7 +52,7 @@ class Reader:
         # public way to say so before 0.23; SQLAlchemy sets the same attribute.
         connection._thread.daemon = True
         try:
-            await connection
+            opened = await connection
             await connection.execute_fetchall("PRAGMA query_only = ON")
             await connection._execute(check_readable, connection._conn, str(self._location.path))  # type: ignore[no-untyped-call]
         except sqlite3.DatabaseError as error:
@@ -68,4 +63,4 @@ class Reader:
         except BaseException:
             await connection.close()
             raise
-        return connection
+        return opened

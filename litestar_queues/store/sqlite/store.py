@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -36,7 +36,9 @@ from litestar_queues.store.sqlite import adding, claiming, reading, settling, te
 from litestar_queues.store.sqlite.bells import SocketBell
 from litestar_queues.store.sqlite.location import Location
 from litestar_queues.store.sqlite.reader import Reader
-from litestar_queues.store.sqlite.writer import Writer, acquire, release
+from litestar_queues.store.sqlite.writer import Transaction, Writer, acquire, release
+
+T = TypeVar("T")
 
 
 class SQLiteStore:
@@ -55,11 +57,12 @@ class SQLiteStore:
         location = Location.of(url)
         if not create:
             store = cls(location, None)
-            await store._reader.check()
+            await store._reader.open()
             return store
         location.make()
-        writer = await asyncio.to_thread(acquire, location, durability)
-        return cls(location, writer)
+        store = cls(location, await asyncio.to_thread(acquire, location, durability))
+        await store._reader.open()
+        return store
 
     @property
     def url(self) -> str:
@@ -156,11 +159,11 @@ class SQLiteStore:
 
     async def statistics(self) -> dict[str, QueueStatistics]:
         """Return the counts for each queue."""
-        return reading.statistics(await self._reader.rows(reading.STATISTICS))  # type: ignore[arg-type]  # as selected
+        return reading.statistics(await self._reader.rows(reading.STATISTICS))
 
     async def oldest_waiting(self) -> dict[str, int]:
         """Return when the oldest pending job of each queue fell due."""
-        return dict(await self._reader.rows(reading.OLDEST_WAITING))  # type: ignore[arg-type]  # pairs, as selected
+        return dict(await self._reader.rows(reading.OLDEST_WAITING))
 
     async def attempts(self, number: int) -> list[Attempt]:
         """Return the history of a job."""
@@ -197,9 +200,11 @@ class SQLiteStore:
             pools=tuple(msgspec.json.decode(entry, type=PoolEntry) for entry in entries["pool"]),
         )
 
-    async def _write(self, work: Any, weight: int = 1) -> Any:
+    async def _write(self, work: Callable[[Transaction], T], weight: int = 1) -> T:
         if self._writer_or_none is None:
-            msg = f"the store at {self._location.path} is open for reading only, or closed; open it with open_store(url)"
+            msg = (
+                f"the store at {self._location.path} is open for reading only, or closed; open it with open_store(url)"
+            )
             raise StoreError(msg)
         return await self._writer_or_none.run(work, weight=weight, listeners=self._listener_names)
 

@@ -57,8 +57,10 @@ class Transaction:
 
     @property
     def stamp(self) -> int:
-        """The number of this transaction in the store's one sequence; taken when first needed, so that
-        a claim which finds nothing writes nothing."""
+        """The number of this transaction in the store's one sequence.
+
+        Taken when first needed, so that a claim which finds nothing writes nothing.
+        """
         if self._stamp is None:
             rows = self.execute("UPDATE lq_sequence SET value = value + 1 WHERE only = 1 RETURNING value")
             self._stamp = int(rows[0][0])
@@ -98,9 +100,7 @@ class _Operation:
 
     __slots__ = ("error", "function", "future", "listeners", "loop", "value", "weight")
 
-    def __init__(
-        self, function: Callable[[Transaction], Any], weight: int, listeners: frozenset[str]
-    ) -> None:
+    def __init__(self, function: Callable[[Transaction], Any], weight: int, listeners: frozenset[str]) -> None:
         self.function = function
         self.weight = weight
         self.listeners = listeners
