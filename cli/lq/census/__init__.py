@@ -1,0 +1,1 @@
+"""A census of the Python standard library: the demonstration's work. Real input on any machine."""
