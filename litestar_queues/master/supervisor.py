@@ -95,11 +95,12 @@ class Master:
         self._take_signals()
         try:
             async with asyncio.TaskGroup() as self._tasks:
-                await self._serve()
+                try:
+                    await self._serve()
+                finally:  # inside the group: what follows a worker's death is a task of it
+                    await self._end_all()
         except BaseExceptionGroup as group:
             _raise_unless_over(group)
-        finally:
-            self._end_all()
         self._tell(Stopped(self._handed_back))
         return self._handed_back
 
@@ -168,9 +169,7 @@ class Master:
             await asyncio.sleep(_CALM)
 
     async def _leave(self, store: Store, files: liveness.NodeFiles) -> None:
-        self._end_all()
-        while self._crew.processes:
-            await asyncio.sleep(_CALM)
+        await self._end_all()
         await store.retire(self._node)
         files.remove()
 
@@ -241,11 +240,14 @@ class Master:
             self._hurry.set()
         self._stopping.set()
 
-    def _end_all(self) -> None:
+    async def _end_all(self) -> None:
+        """Kill every worker, and wait until they are gone."""
         self._crew.is_draining = True
         self._crew.nursery.close()
-        for worker in self._crew.processes:
-            worker.kill()
+        while workers := self._crew.processes:
+            for worker in workers:
+                worker.kill()
+            await asyncio.sleep(_CALM)
 
 
 class _Over(Exception):

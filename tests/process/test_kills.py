@@ -1,0 +1,213 @@
+"""Workers and masters killed from outside: nothing is lost, nothing is live twice, and the pool goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from litestar_queues import QueueService, TaskResult
+from support import logbook, zoo
+from support.masters import RunningMaster
+from support.waiting import eventually, wait_until
+
+pytestmark = pytest.mark.anyio
+StartMaster = Callable[..., RunningMaster]
+
+
+def started(logbook_file: Path, name: str) -> list[list[str]]:
+    return [words for words in logbook.read(logbook_file) if words[2:4] == ["start", name]]
+
+
+async def test_a_job_whose_worker_is_killed_runs_again_once_at_no_cost_and_keeps_its_events(
+    service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path
+) -> None:
+    start_master("--concurrency", "2").until_serving()
+    flag = tmp_path / "go"
+    result = await service.enqueue(zoo.until_told, "killed", str(flag))
+    [first] = wait_until(lambda: started(logbook_file, "killed"), "the job has started")
+    os.kill(int(first[1]), signal.SIGKILL)
+    wait_until(lambda: len(started(logbook_file, "killed")) == 2, "the job has started again")
+    flag.touch()
+    record = await result.wait(30)
+    assert (record.status, record.retry_count, record.crashes) == ("completed", 0, 1)
+    assert [attempt.outcome for attempt in record.attempts] == ["crashed", "succeeded"]
+    assert "SIGKILL" in (record.attempts[0].exit or "")
+    assert len(started(logbook_file, "killed")) == 2
+    said = [event.message for event in await result.events() if event.type == "task.log"]
+    assert said == ["started killed", "started killed"]
+
+
+async def test_killing_the_master_ten_times_under_load_loses_no_job_and_runs_none_twice_at_once(
+    service: QueueService, start_master: StartMaster, logbook_file: Path
+) -> None:
+    names = [f"job-{index}" for index in range(400)]
+    results = [await service.enqueue(zoo.recorded, name, random.choice([0.0, 0.01, 0.03])) for name in names]
+    deaths: dict[str, int] = {}
+    for _ in range(10):
+        master = start_master("--concurrency", "2").until_serving()
+        before = len(logbook.read(logbook_file))
+        wait_until(lambda before=before: len(logbook.read(logbook_file)) > before + 8, "the master works")
+        workers = master.workers()
+        master.signal(signal.SIGKILL)
+        master.wait()
+        wait_until(lambda master=master: not master.workers(), "the killed master's workers are gone", deadline=5)
+        deaths |= dict.fromkeys(map(str, workers), logbook.time.monotonic_ns())
+    start_master("--concurrency", "2").until_serving()
+    records = [await result.wait(60) for result in results]
+    assert {record.status for record in records} == {"completed"}
+    lines = logbook.read(logbook_file)
+    assert {words[3] for words in lines if words[2] == "end"} == set(names)
+    assert logbook.overlaps(lines, deaths) == []
+    starts = Counter(words[3] for words in lines if words[2] == "start")
+    assert {record.args[0]: record.attempt for record in records} == starts
+
+
+async def test_a_job_that_was_running_when_its_master_died_counts_the_loss_and_no_retry(
+    service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path
+) -> None:
+    flag = tmp_path / "go"
+    master = start_master("--concurrency", "1").until_serving()
+    result = await service.enqueue(zoo.until_told, "lost", str(flag))
+    wait_until(lambda: started(logbook_file, "lost"), "the job has started")
+    master.signal(signal.SIGKILL)
+    master.wait()
+    start_master("--concurrency", "1").until_serving()
+    wait_until(lambda: len(started(logbook_file, "lost")) == 2, "the next master runs it")
+    flag.touch()
+    record = await result.wait(30)
+    assert (record.status, record.retry_count, record.crashes) == ("completed", 0, 0)
+    assert [attempt.outcome for attempt in record.attempts] == ["lost", "succeeded"]
+
+
+async def test_two_masters_share_the_work_and_never_take_each_others_jobs(
+    service: QueueService, start_master: StartMaster, logbook_file: Path
+) -> None:
+    for _ in range(2):
+        start_master("--concurrency", "1").until_serving()
+    results = [await service.enqueue(zoo.recorded, f"job-{index}", 0.02) for index in range(60)]
+    records = [await result.wait(60) for result in results]
+    assert {record.status for record in records} == {"completed"}
+    assert {record.attempt for record in records} == {1}
+    lines = logbook.read(logbook_file)
+    assert logbook.overlaps(lines) == []
+    assert len({words[1] for words in lines}) == 2
+
+
+async def test_sigterm_lets_running_jobs_finish_and_takes_no_others(
+    service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path
+) -> None:
+    flag = tmp_path / "go"
+    master = start_master("--concurrency", "1").until_serving()
+    running = await service.enqueue(zoo.until_told, "running", str(flag))
+    wait_until(lambda: started(logbook_file, "running"), "the job has started")
+    waiting = await service.enqueue(zoo.recorded, "waiting")
+    master.signal(signal.SIGTERM)
+    wait_until(lambda: "finishing 1 running jobs" in master.log, "the master drains")
+    flag.touch()
+    assert master.wait() == 0
+    assert (await running.refresh()).status == "completed"
+    record = await waiting.refresh()
+    assert (record.status, record.attempt) == ("pending", 0)
+
+
+async def test_a_job_longer_than_the_drain_is_handed_back_uncharged(
+    service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path
+) -> None:
+    master = start_master("--concurrency", "1", "--drain-timeout", "0.2").until_serving()
+    result = await service.enqueue(zoo.until_told.using(kill_grace=0.2), "long", str(tmp_path / "never"))
+    wait_until(lambda: started(logbook_file, "long"), "the job has started")
+    master.signal(signal.SIGTERM)
+    assert master.wait() == 8
+    record = await result.refresh()
+    assert (record.status, record.retry_count, record.crashes) == ("pending", 0, 0)
+    assert [attempt.outcome for attempt in record.attempts] == ["returned"]
+
+
+async def test_a_second_signal_hands_jobs_back_at_once(
+    service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path
+) -> None:
+    master = start_master("--concurrency", "1", "--drain-timeout", "600").until_serving()
+    result = await service.enqueue(zoo.until_told.using(kill_grace=600), "long", str(tmp_path / "never"))
+    wait_until(lambda: started(logbook_file, "long"), "the job has started")
+    master.signal(signal.SIGINT)
+    wait_until(lambda: "finishing 1 running jobs" in master.log, "the master drains")
+    master.signal(signal.SIGINT)
+    assert master.wait() == 8
+    assert (await result.refresh()).status == "pending"
+    assert master.descendants() == []
+
+
+async def test_a_running_job_can_be_cancelled_and_its_worker_goes_on(
+    service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path
+) -> None:
+    master = start_master("--concurrency", "1").until_serving()
+    result = await service.enqueue(zoo.until_told, "cancelled", str(tmp_path / "never"))
+    [first] = wait_until(lambda: started(logbook_file, "cancelled"), "the job has started")
+    assert await result.cancel()
+    assert (await result.wait(30)).status == "cancelled"
+    after: TaskResult[str] = await service.enqueue(zoo.recorded, "after")
+    await after.wait(30)
+    [second] = started(logbook_file, "after")
+    assert second[1] == first[1]
+    assert master.process.poll() is None
+
+
+async def test_a_worker_that_is_stopped_while_idle_is_replaced_and_the_job_is_not_charged(
+    service: QueueService, start_master: StartMaster, logbook_file: Path
+) -> None:
+    master = start_master("--concurrency", "1").until_serving()
+    await (await service.enqueue(zoo.recorded, "before")).wait(30)
+    [line] = started(logbook_file, "before")
+    os.kill(int(line[1]), signal.SIGSTOP)
+    result = await service.enqueue(zoo.recorded, "after")
+    record = await result.wait(30)
+    assert (record.status, record.attempt, record.crashes) == ("completed", 1, 0)
+    assert int(line[1]) not in master.workers()
+
+
+async def test_a_job_enqueued_from_inside_a_job_runs(service: QueueService, start_master: StartMaster) -> None:
+    start_master("--concurrency", "1").until_serving()
+    outer = await service.enqueue(zoo.enqueues_more, 41)
+    inner = await service.get_result(await outer.get(30))
+    assert await inner.get(30) == 42
+
+
+async def test_with_every_doorbell_lost_a_job_still_starts(
+    service: QueueService, start_master: StartMaster, logbook_file: Path
+) -> None:
+    start_master("--concurrency", "1").until_serving()
+    bells = Path(service.store.folder) / "bells"
+
+    async def remove_bells() -> bool:
+        for bell in bells.iterdir():
+            bell.unlink(missing_ok=True)
+        return True
+
+    await eventually(remove_bells, "the bells are gone")
+    result = await service.enqueue(zoo.recorded, "unheard")
+    assert (await result.wait(30)).status == "completed"
+
+
+async def test_a_scheduled_job_starts_when_it_is_due_and_a_higher_priority_goes_first(
+    service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path
+) -> None:
+    flag = tmp_path / "go"
+    start_master("--concurrency", "1").until_serving()
+    await service.enqueue(zoo.until_told, "first", str(flag))
+    wait_until(lambda: started(logbook_file, "first"), "the job has started")
+    results = [
+        await service.enqueue(zoo.recorded.using(priority=priority), f"priority-{priority}") for priority in (0, 5, 1)
+    ]
+    later = await service.enqueue(zoo.recorded.using(run_after=0.5, priority=9), "later")
+    assert later.status == "scheduled"
+    flag.touch()
+    for result in (*results, later):
+        assert (await result.wait(30)).status == "completed"
+    order = [words[3] for words in logbook.read(logbook_file) if words[2] == "start" and words[3] != "later"]
+    assert order == ["first", "priority-5", "priority-1", "priority-0"]

@@ -1,0 +1,1 @@
+"""What tests share: waiting for conditions, real masters, jobs that misbehave, a logbook of real starts."""

@@ -1,0 +1,49 @@
+"""The tasks' own log of what really ran: one line at the start and one at the end of each run.
+
+Appended with one write each to a file outside the database, so that what is judged does not depend
+on what the queue says of itself.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+VARIABLE = "LQ_TEST_LOGBOOK"
+
+
+def write(*words: object) -> None:
+    """Append a line: monotonic nanoseconds, pid, words."""
+    line = " ".join(map(str, (time.monotonic_ns(), os.getpid(), *words))) + "\n"
+    descriptor = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def read(path: Path) -> list[list[str]]:
+    """Return the lines, as words, in order of time."""
+    if not path.exists():
+        return []
+    return sorted((line.split() for line in path.read_text().splitlines()), key=lambda words: int(words[0]))
+
+
+def overlaps(lines: list[list[str]], died: dict[str, int] | None = None) -> list[str]:
+    """Return the names that had two live runs at once: ``[time, pid, "start" | "end", name]``.
+
+    A run whose process died without an end line ended when its process did: *died* tells when, by
+    pid; one that is not in it has been judged dead by the time another starts.
+    """
+    live: dict[str, str] = {}
+    found: list[str] = []
+    for at, pid, what, name, *_ in lines:
+        if what == "start":
+            before = live.get(name)
+            if before is not None and before != pid and (died or {}).get(before, 0) > int(at):
+                found.append(f"{name}: pid {pid} started while pid {before} ran")
+            live[name] = pid
+        elif live.get(name) == pid:
+            del live[name]
+    return found
