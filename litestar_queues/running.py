@@ -182,9 +182,8 @@ def report(error: BaseException) -> ErrorReport:
     # A user's __str__ may raise anything.
     except Exception as broken:
         message = f"<its text cannot be made: {type(broken).__name__}>"
-    return ErrorReport(
-        type(error).__qualname__, cut(message, 4_096) or "", cut(_middle_out(whole), MAX_TRACEBACK + 100)
-    )
+    name = type(error).__qualname__.rpartition("<locals>.")[2]
+    return ErrorReport(name, cut(message, 4_096) or "", cut(_middle_out(whole), MAX_TRACEBACK + 100))
 
 
 def resident_memory() -> int | None:
