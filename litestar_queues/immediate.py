@@ -1,9 +1,12 @@
 """The ``immediate`` backend: a job runs in its caller, at enqueue. For tests and scripts.
 
-Everything is as in a worker (the row, the JSON round trip, the events, the attempts) but the
-process: nothing can be killed here, so a timeout is ``asyncio``'s, which a coroutine may ignore and
-a synchronous task does not notice. Retries run at once, without their delay, and ``run_after`` is
-not waited for.
+Everything is as in a worker (the row, the JSON round trip, events, attempts, retries) but the
+process and the waiting: ``run_after``, ``scheduled_at`` and the delay of a retry are ignored, and
+what the job prints or logs with ``logging`` stays the caller's.
+
+Nothing can be killed here. A coroutine that runs out of time, or whose caller is cancelled, is
+cancelled, and may ignore it; a synchronous task blocks the caller's event loop to its end. Should
+this process die, masters see it by the same lock that they hold themselves.
 """
 
 from __future__ import annotations
@@ -12,139 +15,231 @@ import asyncio
 import fcntl
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
 from litestar_queues import wire
 from litestar_queues.clock import SECOND, Clock
 from litestar_queues.config import QueueConfig
+from litestar_queues.enqueuer import Enqueuer, current_enqueuer
 from litestar_queues.events.stored import to_stored
-from litestar_queues.lifecycle import (
-    Cancelled,
-    Outcome,
-    Raised,
-    Returned,
-    Snoozed,
-    Succeeded,
-    TimedOut,
-    Unknown,
-    settle,
-)
-from litestar_queues.models import ClaimedJob, ErrorReport, Node, Receipt, StoredEvent
+from litestar_queues.lifecycle import Cancelled, Outcome, Raised, Settlement, Snoozed, Succeeded, TimedOut, settle
+from litestar_queues.models import TERMINAL, Added, ClaimedJob, ErrorReport, NewJob, Node, Receipt, StoredEvent
 from litestar_queues.running import Execution
 from litestar_queues.store.base import Store, Verdict, Want
 
+MAX_EVENTS = 10_000
+"""Events of one run that are kept; what is said past it is counted."""
+MAX_SNOOZES = 100
+"""Times that a job may snooze here: nobody waits in between, so more of them is a loop."""
+
 
 class Immediate:
-    """Runs jobs in this process, as a node of its own while there is something to run."""
+    """Runs jobs in this process, as a node of its own from the first one on."""
 
-    def __init__(self, store: Store, config: QueueConfig, clock: Clock) -> None:
-        self._store = store
-        self._config = config
-        self._clock = clock
-        self._node = uuid4().hex
+    def __init__(self, store: Store, config: QueueConfig, clock: Clock, enqueuer: Enqueuer) -> None:
+        self.store = store
+        self.config = config
+        self.clock = clock
+        self.enqueuer = enqueuer
+        self.node = uuid4().hex
         self._lock: int | None = None
+        self._is_known = False
 
-    async def run(self, number: int, backend: str) -> None:
-        """Run job *number* until it has ended."""
-        await self._register()
-        want = Want(1, backends=(backend,), only=number)
-        while True:
-            claims = await self._store.claim(self._node, [want], now=self._clock.now())
-            if not claims.jobs[0]:
-                return
-            await self._run_once(claims.jobs[0][0])
+    def serves(self, job: NewJob) -> bool:
+        """Say whether *job* is to run here."""
+        return self.config.kind_of(job.backend) == "immediate"
+
+    async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
+        """Add *jobs* in one transaction, and run those of this backend to their end, in order.
+
+        When the caller is cancelled, the job that runs is cancelled, and those that have not run are
+        too: nobody else would ever run them.
+        """
+        work = _Work(self)
+        # On a task of its own: a cancellation must reach the job's code, never a transaction.
+        whole = asyncio.ensure_future(work.add_and_run(jobs))
+        try:
+            return await asyncio.shield(whole)
+        except asyncio.CancelledError:
+            work.stop()
+            await asyncio.wait([whole])
+            raise
+
+    async def show_alive(self) -> None:
+        """Let masters know that this process lives, before it claims anything."""
+        if self._is_known:
+            return
+        if self._lock is None:
+            self._lock_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # The file stays empty: masters kill what holds the lock of a holder that is named and
+            # dead, and an application's forked children hold this one.
+            self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        now, host = self.clock.now(), socket.gethostname()
+        row = Node(id=self.node, host=host, pid=os.getpid(), started_at=now, beat_at=now, app="immediate")
+        await self.store.beat(row)
+        self._is_known = True
 
     async def close(self) -> None:
         """Stop being a node."""
-        if self._lock is not None:
-            await self._store.retire(self._node)
-            os.close(self._lock)
-            self._lock = None
+        lock, self._lock = self._lock, None
+        if lock is None:
+            return
+        try:
+            if self._is_known:
+                await self.store.retire(self.node)
+        finally:
             self._lock_path.unlink(missing_ok=True)
+            os.close(lock)
 
     @property
     def _lock_path(self) -> Path:
-        return Path(self._store.folder) / "run" / f"{self._node}.lock"
+        return Path(self.store.folder) / "run" / f"{self.node}.lock"
 
-    async def _register(self) -> None:
-        """Show masters that this process lives, by the same lock that they hold."""
-        if self._lock is not None:
-            return
-        self._lock_path.parent.mkdir(mode=0o700, exist_ok=True)
-        self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        now = self._clock.now()
-        node = Node(
-            id=self._node,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            started_at=now,
-            beat_at=now,
-            app="immediate execution",
-        )
-        await self._store.beat(node)
 
-    async def _run_once(self, job: ClaimedJob) -> None:
-        said = _Kept(job.attempts + 1)
-        run = wire.Run(
-            number=job.number,
-            fence=job.fence,
-            id=job.id,
-            task=job.task,
-            queue=job.queue,
-            attempt=job.attempts + 1,
-            payload=job.payload,
-            checksum=job.checksum,
-            failures=job.failures,
-            max_retries=job.max_retries,
-            max_result_bytes=self._config.max_result_bytes,
+class _Work:
+    """One call of ``Immediate.add``."""
+
+    def __init__(self, immediate: Immediate) -> None:
+        self._immediate = immediate
+        self._store = immediate.store
+        self._clock = immediate.clock
+        self._attempt: asyncio.Task[wire.Done | wire.Failed] | None = None
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Cancel the run, and begin no other."""
+        self._is_stopped = True
+        if self._attempt is not None:
+            self._attempt.cancel()
+
+    async def add_and_run(self, jobs: Sequence[NewJob]) -> list[Added]:
+        await self._immediate.show_alive()
+        added = await self._store.add(jobs)
+        if any(entry.refused for entry in added):
+            return added
+        for job, entry in zip(jobs, added, strict=True):
+            if self._immediate.serves(job) and not entry.deduplicated:
+                await self._run(entry.number, job.backend)
+        return added
+
+    async def _run(self, number: int, backend: str) -> None:
+        """Run a job until it has ended."""
+        want = Want(1, backends=(backend,), only=number)
+        snoozes = 0
+        while not self._is_stopped:
+            claims = await self._store.claim(self._immediate.node, [want], now=self._clock.now())
+            if not claims.jobs[0]:
+                return  # cancelled or expired before it could run
+            settlement = await self._run_once(claims.jobs[0][0], may_snooze=snoozes < MAX_SNOOZES)
+            if settlement is None or settlement.status in TERMINAL:
+                return
+            snoozes += settlement.error is None  # nothing but a snooze lives on without an error
+        await self._store.cancel([number], now=self._clock.now())
+
+    async def _run_once(self, job: ClaimedJob, *, may_snooze: bool) -> Settlement | None:
+        """Run one attempt and settle it; None when somebody else has settled the job."""
+        said = _Said(job.attempts + 1)
+        execution = Execution(
+            _to_run(job, self._immediate.config.max_result_bytes),
+            sink=said,
+            worker="immediate",
+            clock=self._clock,
+            measure_cpu=False,
         )
-        execution = Execution(run, sink=said, worker="immediate", clock=self._clock, measure_cpu=False)
         outcome, receipt = await self._outcome(job, execution)
+        if isinstance(outcome, Snoozed) and not may_snooze:
+            message = f"snoozed {MAX_SNOOZES} times; the immediate backend runs it again at once, and gives up"
+            outcome = Raised(ErrorReport("Snooze", message), retryable=False)
+        said.close(job, self._clock.now())
         if said.events:
             await self._store.record(said.events)
+        return await self._settle(job, outcome, receipt)
+
+    async def _settle(self, job: ClaimedJob, outcome: Outcome, receipt: Receipt | None) -> Settlement | None:
         settlement = settle(job, outcome, receipt, now=self._clock.now())
         [verdict] = await self._store.settle([settlement])
         if verdict == Verdict.CANCEL_REQUESTED:
-            await self._store.settle([settle(job, Cancelled(), receipt, now=self._clock.now())])
+            return await self._settle(job, Cancelled(settlement.error), receipt)
+        return settlement if verdict == Verdict.SETTLED else None
 
     async def _outcome(self, job: ClaimedJob, execution: Execution) -> tuple[Outcome, Receipt | None]:
-        end: wire.Done | wire.Failed | None
-        try:
-            async with asyncio.timeout(None if job.timeout is None else job.timeout / SECOND):
-                end = await execution.run_async()
-        except TimeoutError:  # the limit's: what the task raises is in its report
-            end = None
-        if end is None:
-            error = ErrorReport("TimeoutError", f"ran past its timeout of {(job.timeout or 0) / SECOND:g} s")
-            return TimedOut(error), execution.receipt()
-        return outcome_of(end), end.receipt
+        if self._is_stopped:  # while it was claimed
+            return _cancelled_by_caller(), None
+        timeout = None if job.timeout is None else job.timeout / SECOND
+        self._attempt = attempt = asyncio.create_task(self._call(execution))
+        done, _ = await asyncio.wait([attempt], timeout=timeout)
+        if not done:
+            attempt.cancel()
+            await asyncio.wait([attempt])
+        report = None if attempt.cancelled() else attempt.result()
+        receipt = execution.receipt() if report is None else report.receipt
+        if isinstance(report, wire.Done):
+            return Succeeded(report.result), receipt
+        if self._is_stopped:
+            return _cancelled_by_caller(), receipt
+        if not done:
+            return TimedOut(ErrorReport("TimeoutError", f"ran past its timeout of {timeout:g} s")), receipt
+        return _outcome_of(report), receipt
+
+    async def _call(self, execution: Execution) -> wire.Done | wire.Failed:
+        current_enqueuer.set(self._immediate.enqueuer)  # in this task's own context
+        return await execution.run_async()
 
 
-class _Kept:
+class _Said:
     """The sink of a job that runs here: keeps what it says until it is recorded."""
 
     def __init__(self, attempt: int) -> None:
         self._attempt = attempt
+        self._dropped = 0
         self.events: list[StoredEvent] = []
 
     def say(self, report: wire.Progress | wire.Log | wire.Event) -> None:
-        self.events.append(to_stored(report, self._attempt))
+        if len(self.events) < MAX_EVENTS:
+            self.events.append(to_stored(report, self._attempt))
+        else:
+            self._dropped += 1
+
+    def close(self, job: ClaimedJob, now: int) -> None:
+        """Say how much was dropped."""
+        if self._dropped:
+            text = f"{self._dropped} more were dropped: the job said more than is kept"
+            self.events.append(to_stored(wire.Log(job.number, job.fence, now, "warning", text, None), self._attempt))
 
 
-def outcome_of(end: wire.Done | wire.Failed) -> Outcome:
+def _to_run(job: ClaimedJob, max_result_bytes: int) -> wire.Run:
+    return wire.Run(
+        number=job.number,
+        fence=job.fence,
+        id=job.id,
+        task=job.task,
+        queue=job.queue,
+        attempt=job.attempts + 1,
+        payload=job.payload,
+        checksum=job.checksum,
+        failures=job.failures,
+        max_retries=job.max_retries,
+        max_result_bytes=max_result_bytes,
+    )
+
+
+def _outcome_of(report: wire.Failed | None) -> Outcome:
     """Return what a run's own report means, when nobody had asked it to stop. Retries come at once."""
-    if isinstance(end, wire.Done):
-        return Succeeded(end.result)
-    match end.kind:
-        case "cancelled":
-            return Cancelled(end.error)
-        case "snoozed":
-            return Snoozed(end.delay or 0)
-        case "unknown":
-            return Unknown(end.error)
-        case "interrupted":
-            return Returned(str(end.error))
-        case _:
-            return Raised(end.error, end.retryable, 0)
+    match report:
+        case wire.Failed(kind="cancelled"):
+            return Cancelled(report.error)
+        case wire.Failed(kind="snoozed"):
+            return Snoozed(report.delay or 0)
+        case wire.Failed(kind="unknown"):  # unregistered since the enqueue: no other process will run it
+            return Raised(report.error, retryable=False)
+        case wire.Failed():
+            return Raised(report.error, report.retryable, 0)
+        case None:  # the task's code has cancelled itself
+            return Raised(ErrorReport("CancelledError", "the task cancelled itself"))
+
+
+def _cancelled_by_caller() -> Cancelled:
+    return Cancelled(ErrorReport("CancelledError", "its caller was cancelled"))

@@ -47,8 +47,9 @@ class QueuePlugin(InitPlugin):
         app_config.dependencies[DEPENDENCY] = Provide(self._provide, sync_to_thread=False)
         app_config.signature_namespace["QueueService"] = QueueService
         app_config.state[DEPENDENCY] = self.service
-        app_config.lifespan = [*app_config.lifespan, self._lifespan]
-        app_config.middleware.insert(0, self._middleware)
+        # First in, last out: what the app itself does at start and stop may enqueue.
+        app_config.lifespan = [self._lifespan, *app_config.lifespan]
+        app_config.middleware = [self._middleware, *app_config.middleware]
         return app_config
 
     def _provide(self) -> QueueService:
@@ -56,6 +57,9 @@ class QueuePlugin(InitPlugin):
 
     @asynccontextmanager
     async def _lifespan(self, _: Litestar) -> AsyncIterator[None]:
+        if self.service.is_open:  # by a test, or for another app with this plugin: it is theirs to close
+            yield
+            return
         async with self.service:
             yield
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import UUID
 
@@ -90,13 +91,19 @@ class TaskResult(Generic[R]):
     async def wait(self, timeout: float | None = None, poll_interval: float | None = None) -> QueuedTaskRecord:
         """Return the record once the job has ended, however it ended.
 
-        Woken by the store's doorbell; with none, looks every ``poll_interval`` seconds (50 ms growing
-        to 1 s when not given). Raises ``TimeoutError`` after *timeout* seconds.
+        Woken by the store's doorbell. Should that be silent, the store is looked at after 50 ms, then
+        less and less often, but at least every *poll_interval* seconds (1 s when not given). Raises
+        ``TimeoutError`` after *timeout* seconds, ``JobGone`` when the job has been pruned.
         """
+        if self._record.is_terminal:
+            return self._record
         try:
-            await self._service.watcher.wait_until_ended(self.number, timeout, poll_interval, self._record)
+            async with asyncio.timeout(timeout):
+                await self._service.watcher.wait_until_ended(self.number, poll_interval=poll_interval)
         except TimeoutError:
-            msg = f"job #{self.number} ({self.task_name}) has not ended within {timeout:g} s; it is {self.status}"
+            if (await self.refresh()).is_terminal:
+                return self._record
+            msg = f"job #{self.number} ({self.task_name}, {self.id}) is still {self.status} after {timeout:g} s"
             raise TimeoutError(msg) from None
         return await self.refresh()
 
@@ -104,7 +111,7 @@ class TaskResult(Generic[R]):
         """Return the value once the job has completed.
 
         Raises ``TaskFailed``, ``TaskCancelled`` or ``TaskExpired`` (the first two with the stored
-        traceback) when it ended otherwise, ``TimeoutError`` after *timeout* seconds.
+        traceback) when it ended otherwise, and what ``wait`` raises.
         """
         record = await self.wait(timeout)
         if record.status == Status.COMPLETED:
@@ -117,11 +124,11 @@ class TaskResult(Generic[R]):
 
     async def cancel(self) -> bool:
         """Cancel the job; False when it had ended already. A running one ends soon after."""
-        return await self._service.cancel_task(self.id)
+        return await self._service.cancel_task(self.number)
 
     async def events(self) -> list[QueueEvent]:
         """Return the job's life so far, in order."""
-        return await self._service.get_events(self.id)
+        return await self._service.task_events(self.number)
 
 
 def first_record(job: NewJob, added: Added) -> QueuedTaskRecord:

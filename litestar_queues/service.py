@@ -1,11 +1,14 @@
-"""``QueueService``: enqueue, look, cancel. A client of the store; it runs nothing itself."""
+"""``QueueService``: enqueue, look, cancel.
+
+A client of the store: it runs nothing itself, but for the jobs of an ``immediate`` backend. It keeps
+nothing of an event loop, so that one service serves every loop and thread of the process.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import Any, NamedTuple, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
 from litestar_queues import enqueuer
@@ -21,6 +24,8 @@ from litestar_queues.models import (
     Query,
     QueuedTaskRecord,
     QueueStatistics,
+    Status,
+    StoredEvent,
     TaskEntry,
     TaskRequest,
 )
@@ -33,6 +38,10 @@ from litestar_queues.watching import Watcher
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_TRUST_CATALOGUE = 5_000_000_000
+"""Nanoseconds for which what was read of the catalogue is taken for what it says."""
+_LONGEST_NUMBER = 18
+"""Digits of a job number; what is longer is no number of ours."""
 
 
 class QueueService:
@@ -44,29 +53,40 @@ class QueueService:
             result = await queues.enqueue(render_report, "report-1")
     """
 
-    def __init__(self, config: QueueConfig | None = None, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, config: QueueConfig | None = None, *, clock: Clock | None = None, store: Store | None = None
+    ) -> None:
+        """Make a service; nothing is opened yet. A *store* that is given stays its owner's to close."""
         self.config = config or QueueConfig()
         self._clock = clock or SystemClock()
-        self._store: Store | None = None
-        self._watcher: Watcher | None = None
-        self._immediate: Immediate | None = None
+        self._given_store = store
+        self._opened: _Opened | None = None
+        self._published: dict[str, TaskEntry] = {}
+        self._published_at = 0
 
     async def open(self) -> None:
-        """Open the store, making the database if there is none; the ``StoreError`` says why it cannot be."""
-        if self._store is None:
-            self._store = await open_store(self.config.url, durability=self.config.durability)
-            self._watcher = Watcher(self._store)
-            self._immediate = Immediate(self._store, self.config, self._clock)
+        """Open the store, making the database if there is none; the ``StoreError`` says why it cannot be.
+
+        Does nothing while the service is open; opening and closing are for one caller at a time.
+        """
+        if self._opened is None:
+            url, durability = self.config.url, self.config.durability
+            store = self._given_store or await open_store(url, durability=durability)
+            self._opened = _Opened(store, Watcher(store), Immediate(store, self.config, self._clock, self))
             enqueuer.opened(self)
 
     async def close(self) -> None:
-        """Let go of the store. What was enqueued stays."""
-        if self._store is not None:
-            store, self._store = self._store, None
-            enqueuer.closed(self)
-            if self._immediate is not None:
-                await self._immediate.close()
-            await store.close()
+        """Let go of the store, and send away whoever still waits for a job. What was enqueued stays."""
+        opened, self._opened = self._opened, None
+        if opened is None:
+            return
+        enqueuer.closed(self)
+        await opened.watcher.close()
+        try:
+            await opened.immediate.close()
+        finally:
+            if self._given_store is None:
+                await opened.store.close()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -78,20 +98,19 @@ class QueueService:
         await self.close()
 
     @property
+    def is_open(self) -> bool:
+        """True between ``open`` and ``close``."""
+        return self._opened is not None
+
+    @property
     def store(self) -> Store:
         """The open store; ``QueueError`` before ``open`` and after ``close``."""
-        if self._store is None:
-            msg = "this QueueService is not open; use it in `async with`, or call open() first"
-            raise QueueError(msg)
-        return self._store
+        return self._parts().store
 
     @property
     def watcher(self) -> Watcher:
         """Who waits for jobs on behalf of their results."""
-        if self._watcher is None:
-            self.store  # noqa: B018 (raises why)
-        assert self._watcher is not None, "opened with the store"
-        return self._watcher
+        return self._parts().watcher
 
     @overload
     async def enqueue(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskResult[R]: ...
@@ -115,30 +134,54 @@ class QueueService:
         the round trip, ``UnknownTaskError``, ``DuplicateJobError`` (``on_duplicate="raise"``),
         ``QueueConfigurationError`` for a backend that is not configured, and ``StoreError``.
         """
-        known = tasks.find(task) if isinstance(task, str) else task
-        options, kwargs = split_options(known, options_and_kwargs)
-        return await self.enqueue_call(known or task, args, kwargs, options)
+        [result] = await self.add([await self.prepare(task, args, options_and_kwargs)])
+        return result
 
     async def enqueue_call(
         self, task: Task[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
     ) -> TaskResult[Any]:
         """Store one call, with arguments and options kept apart; see ``enqueue``."""
-        job = await self._build(task, args, kwargs, options)
-        [result] = await self._add([job])
+        [result] = await self.add([await self._prepare(task, args, kwargs, options)])
         return result
 
     async def enqueue_many(self, requests: Iterable[TaskRequest]) -> list[TaskResult[Any]]:
         """Store many calls in one transaction, all or none; return their results in order.
 
-        Each request has the defaults of its task, and options and key of its own.
+        Each request has the defaults of its task, and options and key of its own. Raises what ``enqueue``
+        raises, and then nothing was stored.
         """
-        jobs = [await self._build(each.task, each.args, each.kwargs, each.options) for each in requests]
-        return await self._add(jobs)
+        jobs = [await self._prepare(each.task, each.args, each.kwargs, each.options) for each in requests]
+        return await self.add(jobs)
+
+    async def prepare(
+        self, task: Task[..., Any] | str, args: tuple[Any, ...], options_and_kwargs: dict[str, Any]
+    ) -> NewJob:
+        """Return the job of one call, checked and not yet stored: ``enqueue`` is ``prepare``, then ``add``."""
+        options, kwargs = await self._split(task, options_and_kwargs)
+        return await self._prepare(task, args, kwargs, options)
+
+    async def add(self, jobs: Sequence[NewJob]) -> list[TaskResult[Any]]:
+        """Store prepared jobs in one transaction, all or none; may be repeated after a ``StoreError``.
+
+        A job that was stored already is not stored again: it is known by its id.
+        """
+        if not jobs:
+            return []
+        parts = self._parts()
+        runs_here = [parts.immediate.serves(job) for job in jobs]
+        added = await (parts.immediate.add(jobs) if any(runs_here) else parts.store.add(jobs))
+        for job, entry in zip(jobs, added, strict=True):
+            if entry.refused:
+                raise DuplicateJobError(job.task, job.key or "", entry.number)
+        parts.watcher.ring(entry.number for entry in added)
+        return [
+            await self._result(job, entry, has_run=has_run)
+            for job, entry, has_run in zip(jobs, added, runs_here, strict=True)
+        ]
 
     async def get_task(self, id: UUID | str | int) -> QueuedTaskRecord | None:
-        """Return the job with this id or number, with its attempts; None when there is none."""
-        reference = UUID(id) if isinstance(id, str) else id
-        [record] = await self.store.get([reference], attempts=True)
+        """Return a job with its attempts, by its id or its number (``4821``, ``"#4821"``); None if there is none."""
+        [record] = await self.store.get([_reference(id)], attempts=True)
         return record
 
     async def get_result(self, id: UUID | str | int) -> TaskResult[Any]:
@@ -157,68 +200,109 @@ class QueueService:
         return sum(counts.values(), QueueStatistics())
 
     async def cancel_task(self, id: UUID | str | int, include_running: bool = True) -> bool:
-        """Cancel a job; False when it had ended already (or runs, and *include_running* is false).
+        """Cancel a job; False when it had ended already, or runs and *include_running* is false.
 
         One that waits is cancelled at once. A running one is asked to stop, and killed after its
-        ``kill_grace``; it ends as cancelled unless it completes first.
+        ``kill_grace``; it ends as cancelled unless it completes first. Raises ``JobNotFound``.
         """
-        record = await self._must_get(id)
-        [status] = await self.store.cancel([record.number], now=self._clock.now(), running=include_running)
-        if status is None or status in TERMINAL:
-            return False
-        return include_running or status != "running"
+        reference = _reference(id)
+        number = reference if isinstance(reference, int) else (await self._must_get(reference)).number
+        [status] = await self.store.cancel([number], now=self._clock.now(), running=include_running)
+        if status is None:
+            raise _not_found(id)
+        self.watcher.ring([number])
+        return status not in TERMINAL and (include_running or status != Status.RUNNING)
 
-    async def get_events(self, id: UUID | str | int) -> list[QueueEvent]:
-        """Return the life of a job in order: its turns, and what it said."""
+    async def task_events(self, id: UUID | str | int) -> list[QueueEvent]:
+        """Return the life of a job so far, in order: its turns, and what it said. Raises ``JobNotFound``."""
         record = await self._must_get(id)
-        said = await self.store.events(record.number, limit=100_000)
+        said: list[StoredEvent] = []
+        while page := await self.store.events(record.number, after=said[-1].position if said else 0):
+            said += page
         return timeline(record, record.attempts, said)
 
     async def _must_get(self, id: UUID | str | int) -> QueuedTaskRecord:
         record = await self.get_task(id)
         if record is None:
-            msg = f"no job has the id {id}; it may have been pruned"
-            raise JobNotFound(msg)
+            raise _not_found(id)
         return record
 
-    async def _build(self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]) -> NewJob:
+    async def _prepare(
+        self, task: Task[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
+    ) -> NewJob:
+        self._parts()  # a service that is not open says so before it looks at anything else
         known = tasks.find(task) if isinstance(task, str) else task
-        now = self._clock.now()
         if isinstance(known, Task):
-            return build_job(known, args, kwargs, options, config=self.config, now=now)
+            return build_job(known, args, kwargs, options, config=self.config, now=self._clock.now())
         if not isinstance(task, str):
             msg = f"{task!r} is no task; decorate the function with @task, or give a task's name"
             raise TypeError(msg)
-        entry = await self._published(task)
-        return build_named_job(task, entry, args, kwargs, options, config=self.config, now=now)
+        entry = await self._find_published(task)
+        job = build_named_job(task, entry, args, kwargs, options, config=self.config, now=self._clock.now())
+        if self._parts().immediate.serves(job):  # it runs here, where nobody knows the task
+            raise UnknownTaskError(task, tasks.names())
+        return job
 
-    async def _published(self, name: str) -> TaskEntry | None:
-        entries = {entry.name: entry for entry in (await self.store.catalogue()).tasks}
-        if entries and name not in entries:
-            raise UnknownTaskError(name, {*entries, *tasks.names()})
-        return entries.get(name)
+    async def _result(self, job: NewJob, entry: Added, *, has_run: bool) -> TaskResult[Any]:
+        """Return the result of an added job; the job is read where it is not as it was added."""
+        record = await self.get_task(entry.id) if entry.deduplicated or has_run else None
+        return TaskResult(self, record or first_record(job, entry), deduplicated=entry.deduplicated)
 
-    async def _add(self, jobs: list[NewJob]) -> list[TaskResult[Any]]:
-        if not jobs:
-            return []
-        added = await self.store.add(jobs)
-        for job, entry in zip(jobs, added, strict=True):
-            if entry.refused:
-                raise DuplicateJobError(job.task, job.key or "", entry.number)
-        results = [await self._result(job, entry) for job, entry in zip(jobs, added, strict=True)]
-        await self._run_immediates(jobs, results)
-        return results
+    async def _split(self, task: Task[..., Any] | str, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return which of *given* are options and which are the task's, by its signature wherever that is."""
+        known = tasks.find(task) if isinstance(task, str) else task
+        options, kwargs = split_options(known if isinstance(known, Task) else None, given)
+        if known is None and options:
+            entry = await self._find_published(str(task))
+            own = {parameter.name for parameter in entry.parameters} if entry else set()
+            kwargs |= {name: options.pop(name) for name in own & options.keys()}
+        return options, kwargs
 
-    async def _result(self, job: NewJob, entry: Added) -> TaskResult[Any]:
-        if not entry.deduplicated:
-            return TaskResult(self, first_record(job, entry))
-        record = await self.get_task(entry.id)
-        return TaskResult(self, record or first_record(job, entry), deduplicated=True)
+    async def _find_published(self, name: str) -> TaskEntry | None:
+        """Return what masters have published of a task that is not registered here.
 
-    async def _run_immediates(self, jobs: list[NewJob], results: list[TaskResult[Any]]) -> None:
-        assert self._immediate is not None, "opened with the store"
-        for job, result in zip(jobs, results, strict=True):
-            if self.config.kind_of(job.backend) == "immediate" and not result.deduplicated:
-                # Shielded: a caller that is cancelled must not leave the job running for ever.
-                await asyncio.shield(self._immediate.run(result.number, job.backend))
-                await result.refresh()
+        None while they have published nothing at all: a worker may come later. Otherwise an unknown
+        name is refused.
+        """
+        now = self._clock.monotonic()
+        if name not in self._published or now - self._published_at > _TRUST_CATALOGUE:
+            self._published = {entry.name: entry for entry in (await self.store.catalogue()).tasks}
+            self._published_at = now
+        if self._published and name not in self._published:
+            raise UnknownTaskError(name, {*self._published, *tasks.names()})
+        return self._published.get(name)
+
+    def _parts(self) -> _Opened:
+        if self._opened is None:
+            msg = (
+                "this QueueService is not open; use it in `async with`, call open() first, "
+                "or let QueuePlugin open it with the app"
+            )
+            raise QueueError(msg)
+        return self._opened
+
+
+class _Opened(NamedTuple):
+    """What a service has while it is open."""
+
+    store: Store
+    watcher: Watcher
+    immediate: Immediate
+
+
+def _reference(id: UUID | str | int) -> UUID | int:
+    """Return what names a job to the store: an id, or a number as people write it."""
+    if not isinstance(id, str):
+        return id
+    number = id.removeprefix("#")
+    if number.isdecimal() and len(number) <= _LONGEST_NUMBER:
+        return int(number)
+    try:
+        return UUID(id)
+    except ValueError:
+        msg = f"{id!r} names no job; give its id (a UUID) or its number"
+        raise ValueError(msg) from None
+
+
+def _not_found(id: UUID | str | int) -> JobNotFound:
+    return JobNotFound(f"there is no job {id}; it may have been pruned")

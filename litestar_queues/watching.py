@@ -1,22 +1,26 @@
-"""Wait for jobs to end: one bell and one query for all who wait on one event loop.
+"""Wait for jobs to end: on each event loop, one bell and one query for all who wait there.
 
 A waiter names its job and sleeps. The bell says that something changed; one query for all the jobs
-that are waited for says which. Without a bell the query is asked from time to time.
+that are waited for, past what was seen before, says which. With no bell the query is asked from
+time to time, and then for the whole of it: a lost ring costs time, never an answer.
+
+The watch of a loop is a task that lives while somebody waits there. The last waiter ends it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
 
-from litestar_queues.models import TERMINAL, QueuedTaskRecord
-
-if TYPE_CHECKING:
-    from litestar_queues.store.base import Store
+from litestar_queues.exceptions import QueueError, StoreError
+from litestar_queues.models import TERMINAL
+from litestar_queues.store.base import Bell, Store
 
 SHORTEST_POLL = 0.05
 LONGEST_POLL = 1.0
-"""Seconds between looks while no bell rings."""
+"""Seconds between looks while no bell rings: the first, and what it doubles to."""
 
 
 class Watcher:
@@ -24,81 +28,192 @@ class Watcher:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._loops: dict[asyncio.AbstractEventLoop, _LoopWatcher] = {}
+        self._watches: dict[asyncio.AbstractEventLoop, _Watch] = {}
+        self._lock = threading.Lock()
+        self._is_closed = False
 
-    async def wait_until_ended(
-        self, number: int, timeout: float | None, poll_interval: float | None, known: QueuedTaskRecord
-    ) -> None:
-        """Return once job *number* has ended or is gone; ``TimeoutError`` after *timeout* seconds."""
-        if known.is_terminal:
-            return
+    async def wait_until_ended(self, number: int, *, poll_interval: float | None = None) -> None:
+        """Return once job *number* has ended or is gone; looks at least every *poll_interval* seconds.
+
+        Raises the ``StoreError`` that keeps it from looking, and ``QueueError`` when the service is closed.
+        """
+        if poll_interval is not None and poll_interval <= 0:
+            msg = f"poll_interval cannot be {poll_interval!r}; give seconds, more than 0"
+            raise ValueError(msg)
+        await self._watch_here().wait(number, poll_interval)
+
+    def ring(self, numbers: Iterable[int]) -> None:
+        """Look at these jobs now: the store does not wake a listener for its own commits."""
+        changed = set(numbers)
+        for loop, watch in list(self._watches.items()):
+            if not changed.isdisjoint(watch.waited_for):
+                _on(loop, watch.ring)
+
+    async def close(self) -> None:
+        """Send away whoever still waits."""
+        with self._lock:
+            self._is_closed = True
+            watches, self._watches = self._watches, {}
+        here = asyncio.get_running_loop()
+        for loop, watch in watches.items():
+            if loop is here:
+                await watch.close()
+            else:
+                _on(loop, watch.send_away)
+
+    def _watch_here(self) -> _Watch:
         loop = asyncio.get_running_loop()
-        watcher = self._loops.get(loop)
-        if watcher is None:
-            self._loops = {each: it for each, it in self._loops.items() if not each.is_closed()}
-            watcher = self._loops[loop] = _LoopWatcher(self._store)
-        async with asyncio.timeout(timeout):
-            await watcher.wait(number, poll_interval)
+        with self._lock:
+            if self._is_closed:
+                raise _closed()
+            if loop not in self._watches:
+                # Loops end unannounced (a test client's, a thread's); nobody waits on a closed one.
+                self._watches = {each: watch for each, watch in self._watches.items() if not each.is_closed()}
+                self._watches[loop] = _Watch(self._store)
+            return self._watches[loop]
 
 
-class _LoopWatcher:
-    """The waits on one event loop. The first waiter watches for all; when it leaves, another does."""
+class _Waiter:
+    __slots__ = ("ended", "poll_interval")
+
+    def __init__(self, poll_interval: float | None) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.poll_interval = poll_interval
+
+
+class _Watch:
+    """The waits on one event loop, and the task that watches for them."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: dict[int, list[asyncio.Event]] = {}
-        self._watching = asyncio.Lock()
+        self._waiters: dict[int, list[_Waiter]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._bell: Bell | None = None
+        self._seen = 0
+        self._asks_whole = True
+        """The next look asks for everything, not only for what is past ``_seen``."""
+
+    @property
+    def waited_for(self) -> Iterable[int]:
+        """The jobs that somebody waits for here."""
+        return tuple(self._waiters)
 
     async def wait(self, number: int, poll_interval: float | None) -> None:
-        ended = asyncio.Event()
-        self._waiting.setdefault(number, []).append(ended)
+        """Return once job *number* has ended or is gone."""
+        waiter = _Waiter(poll_interval)
+        self._waiters.setdefault(number, []).append(waiter)
+        self._asks_whole = True
+        self.ring()
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
         try:
-            while not ended.is_set():
-                await self._wait_or_watch(ended, poll_interval)
+            await waiter.ended
         finally:
-            self._waiting[number].remove(ended)
-            if not self._waiting[number]:
-                del self._waiting[number]
+            await self._leave(number, waiter)
 
-    async def _wait_or_watch(self, ended: asyncio.Event, poll_interval: float | None) -> None:
-        """Wait for the one who watches to tell, or become that one."""
-        if not self._watching.locked():
-            async with self._watching:
-                await self._watch(ended, poll_interval)
-            return
-        told = asyncio.ensure_future(ended.wait())
-        free = asyncio.ensure_future(self._until_nobody_watches())
+    def ring(self) -> None:
+        """Look now."""
+        if self._bell is not None:
+            self._bell.ring()
+
+    def send_away(self, error: Exception | None = None) -> None:
+        """Let every wait here raise *error*, or that the service is closed."""
+        for waiter in self._all():
+            if not waiter.ended.done():
+                waiter.ended.set_exception(error or _closed())
+
+    async def close(self) -> None:
+        """Send everybody away and end the watch."""
+        self.send_away()
+        await self._stop()
+
+    def _all(self) -> list[_Waiter]:
+        return [waiter for waiters in self._waiters.values() for waiter in waiters]
+
+    async def _leave(self, number: int, waiter: _Waiter) -> None:
+        waiters = self._waiters[number]
+        waiters.remove(waiter)
+        if not waiters:
+            del self._waiters[number]
+        if not self._waiters:
+            await self._stop()
+
+    async def _stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _run(self) -> None:
         try:
-            await asyncio.wait([told, free], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            told.cancel()
-            free.cancel()
+            while True:
+                await self._listen()
+        # Whatever it is, those who wait must hear of it: it is raised there.
+        except Exception as error:
+            self.send_away(error)
 
-    async def _until_nobody_watches(self) -> None:
-        async with self._watching:
-            return
-
-    async def _watch(self, ended: asyncio.Event, poll_interval: float | None) -> None:
-        """Look whenever the bell rings, until *ended*; listen anew when others have joined."""
-        poll = poll_interval or SHORTEST_POLL
-        while not ended.is_set():
-            numbers = frozenset(self._waiting)
-            async with self._store.listen(numbers) as bell:
-                while not ended.is_set() and numbers >= self._waiting.keys():
-                    await self._look()
-                    if ended.is_set():
-                        return
-                    if await bell.wait(poll):
-                        poll = poll_interval or SHORTEST_POLL
-                    elif poll_interval is None:
-                        poll = min(poll * 2, LONGEST_POLL)
+    async def _listen(self) -> None:
+        """Watch for those who wait now, until somebody waits for another job."""
+        numbers = frozenset(self._waiters)
+        async with AsyncExitStack() as stack:
+            try:
+                self._bell = await stack.enter_async_context(self._store.listen(numbers))
+            except StoreError:  # the folder of the bells cannot be written: look from time to time
+                self._bell = _SilentBell()
+            pause = SHORTEST_POLL
+            while numbers >= self._waiters.keys():
+                await self._look()
+                pause = min(pause, self._longest_pause())
+                if await self._bell.wait(pause):
+                    pause = SHORTEST_POLL
+                else:
+                    pause *= 2
+                    self._asks_whole = True
 
     async def _look(self) -> None:
-        """Tell those whose job has ended, or is not there."""
-        numbers = list(self._waiting)
-        changes = {change.number: change for change in await self._store.changed(numbers, after=0)}
-        for number in numbers:
-            change = changes.get(number)
-            if change is None or change.status in TERMINAL:
-                for event in self._waiting.get(number, ()):
-                    event.set()
+        """Wake those whose job has ended, or is not there."""
+        numbers = tuple(self._waiters)
+        after, self._asks_whole = 0 if self._asks_whole else self._seen, False
+        changes = await self._store.changed(numbers, after=after)
+        ended = {change.number for change in changes if change.status in TERMINAL}
+        if after == 0:
+            ended |= set(numbers) - {change.number for change in changes}
+        self._seen = max((change.sequence for change in changes), default=self._seen)
+        for waiter in [waiter for number in ended for waiter in self._waiters.get(number, ())]:
+            if not waiter.ended.done():
+                waiter.ended.set_result(None)
+
+    def _longest_pause(self) -> float:
+        return min((waiter.poll_interval or LONGEST_POLL for waiter in self._all()), default=LONGEST_POLL)
+
+
+class _SilentBell:
+    """Stands for a bell that cannot be hung: only this process rings it."""
+
+    def __init__(self) -> None:
+        self._rung = asyncio.Event()
+
+    async def wait(self, timeout: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout):
+                await self._rung.wait()
+        except TimeoutError:
+            return False
+        self._rung.clear()
+        return True
+
+    def ring(self) -> None:
+        self._rung.set()
+
+
+def _on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Call it on *loop*; a loop that has been closed is nobody's."""
+    try:
+        loop.call_soon_threadsafe(call)
+    except RuntimeError:
+        return
+
+
+def _closed() -> QueueError:
+    msg = "the QueueService was closed while a job was waited for; keep it open until wait() has returned"
+    return QueueError(msg)

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from operator import attrgetter
 from uuid import UUID
 
 from litestar_queues.models import LIVE, Added, NewJob, Status
-from litestar_queues.store.sqlite.writer import Transaction
+from litestar_queues.store.sqlite.transaction import ManyRows, Row, Transaction
 
-_COLUMNS = tuple(name for name in NewJob.__struct_fields__ if name != "on_duplicate")
-_INSERT = (
-    f"INSERT INTO lq_job ({', '.join(_COLUMNS)}, status, sequence) "
-    f"VALUES ({', '.join('?' * (len(_COLUMNS) + 2))}) ON CONFLICT DO NOTHING RETURNING number"
+_COLUMNS = tuple(name for name in NewJob.__struct_fields__ if name not in ("id", "on_duplicate"))
+_values = attrgetter(*_COLUMNS)
+# Without RETURNING, which brings the rows one step each: 15 µs a row of CPU instead of 40.
+_INSERT = ManyRows(
+    f"INSERT INTO lq_job ({', '.join(_COLUMNS)}, id, status, sequence) VALUES @rows ON CONFLICT DO NOTHING",
+    len(_COLUMNS) + 3,
 )
-_BY_ID = "SELECT number, status FROM lq_job WHERE id = ?"
+_BY_ID = "SELECT id, number, status FROM lq_job WHERE id IN (SELECT value FROM json_each(?))"
 _BY_KEY = (
-    "SELECT number, id, status FROM lq_job WHERE key_scope = ? AND key = ? "
+    "SELECT id, number, status FROM lq_job WHERE key_scope = ? AND key = ? "
     "AND status IN ('scheduled', 'pending', 'running')"
 )
-_BY_TOMBSTONE = (
-    "SELECT lq_job.number, lq_job.id, lq_job.status FROM lq_key JOIN lq_job USING (number) "
-    "WHERE lq_key.key_scope = ? AND lq_key.key = ?"
+_TOMBSTONES = (
+    "SELECT lq_key.key_scope, lq_key.key, lq_key.id, lq_key.number, lq_job.status "
+    "FROM json_each(?) AS wanted CROSS JOIN lq_key ON lq_key.key_scope = json_extract(wanted.value, '$[0]') "
+    "AND lq_key.key = json_extract(wanted.value, '$[1]') LEFT JOIN lq_job ON lq_job.number = lq_key.number"
 )
+_BURY = "INSERT OR REPLACE INTO lq_key (key_scope, key, number, id) VALUES (?, ?, ?, ?)"
 _REPLACE = (
     "UPDATE lq_job SET payload = ?, checksum = ?, priority = ?, run_at = ?, status = ?, sequence = ? "
     "WHERE number = ? AND status IN ('scheduled', 'pending')"
@@ -29,94 +35,130 @@ _REPLACE = (
 
 
 def add(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Added]:
-    """Add *jobs*, all or none; see ``JobStore.add``."""
-    is_strict = any(job.on_duplicate == "raise" for job in jobs)
-    if is_strict and len(jobs) >= 1:
-        refused = _refusals(transaction, jobs)
-        if refused:
-            return refused
-    for queue in {job.queue for job in jobs}:
-        transaction.execute("INSERT OR IGNORE INTO lq_queue (name) VALUES (?)", (queue,))
-    return [_add_one(transaction, job) for job in jobs]
+    """Add *jobs*, each for itself; see ``JobStore.add``. None of them may ask for ``raise``."""
+    kept = _tombstones(transaction, jobs)
+    if not kept:
+        return _insert(transaction, jobs)
+    entries = [kept.get((job.key_scope, job.key)) for job in jobs]
+    added = iter(_insert(transaction, [job for job, entry in zip(jobs, entries, strict=True) if entry is None]))
+    return [entry or next(added) for entry in entries]
 
 
-def _refusals(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Added]:
-    """Return an entry for every job if one of them must be refused, else nothing."""
-    entries: list[Added] = []
-    taken: set[tuple[str, str]] = set()
-    is_refused = False
-    for job in jobs:
-        holder = _holder(transaction, job)
-        claims_twice = job.key is not None and (job.key_scope, job.key) in taken
-        if job.key is not None:
-            taken.add((job.key_scope, job.key))
-        refuses = job.on_duplicate == "raise" and (claims_twice or (holder is not None and holder.id != job.id))
-        is_refused = is_refused or refuses
-        number = holder.number if holder is not None else 0
-        entries.append(Added(job.id, number, _first_status(job), deduplicated=False, refused=refuses))
-    return entries if is_refused else []
+def add_or_refuse(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Added]:
+    """Add *jobs*, or none of them if one must be refused because its key is held."""
+    return _refusals(transaction, jobs) or add(transaction, jobs)
 
 
-def _add_one(transaction: Transaction, job: NewJob) -> Added:
-    tombstone = _tombstone(transaction, job)
-    if tombstone is not None:
-        return tombstone
-    status = _first_status(job)
-    values = tuple(str(job.id) if name == "id" else getattr(job, name) for name in _COLUMNS)
-    rows = transaction.execute(_INSERT, (*values, status, transaction.stamp))
-    if not rows:
-        return _existing(transaction, job)
-    number = rows[0][0]
-    if job.key is not None and job.key_forever:
-        transaction.execute(
-            "INSERT OR REPLACE INTO lq_key (key_scope, key, number) VALUES (?, ?, ?)", (job.key_scope, job.key, number)
-        )
-    transaction.move(job.queue, None, status)
-    return Added(job.id, number, status)
+def _insert(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Added]:
+    stamp = transaction.stamp
+    statuses = [_first_status(job) for job in jobs]
+    rows = [(*_values(job), str(job.id), status, stamp) for job, status in zip(jobs, statuses, strict=True)]
+    added: list[Added] = []
+    for piece, sql, values in _INSERT.pieces(rows):
+        here, before = jobs[piece], transaction.highest
+        cursor = transaction.change(sql, values)
+        if cursor.rowcount:
+            transaction.highest = cursor.lastrowid or before
+        if cursor.rowcount == len(here):
+            first = transaction.highest - len(here) + 1  # one statement numbers its rows without a gap
+            new = [Added(job.id, first + at, statuses[piece][at]) for at, job in enumerate(here)]
+            _welcome(transaction, here, new)
+            added += new
+        else:
+            added += _sort_out(transaction, here, before)
+    return added
 
 
-def _existing(transaction: Transaction, job: NewJob) -> Added:
-    """Return the job that is in the way: the same one, added before, or the holder of the key."""
-    same = transaction.execute(_BY_ID, (str(job.id),))
-    if same:
-        return Added(job.id, same[0][0], Status(same[0][1]))
+def _welcome(transaction: Transaction, jobs: Sequence[NewJob], added: Sequence[Added]) -> None:
+    """Count new jobs, and note the keys that they keep for ever."""
+    for job, entry in zip(jobs, added, strict=True):
+        transaction.move(job.queue, None, entry.status)
+        if job.key_forever and job.key is not None:
+            transaction.change(_BURY, (job.key_scope, job.key, entry.number, str(job.id)))
+
+
+def _sort_out(transaction: Transaction, jobs: Sequence[NewJob], before: int) -> list[Added]:
+    """Say what became of *jobs*, where some were there already, or another holds their key.
+
+    New ones have numbers above *before*.
+    """
+    stored = _by_id(transaction, jobs)
+    new = {job.id: job for job in reversed(jobs) if job.id in stored and stored[job.id].number > before}
+    _welcome(transaction, list(new.values()), [stored[id] for id in new])
+    return [stored.get(job.id) or _give_way(transaction, job) for job in jobs]
+
+
+def _give_way(transaction: Transaction, job: NewJob) -> Added:
+    """Return the live job that holds the key of *job*, changed if *job* is to replace it."""
     holder = _holder(transaction, job)
     assert holder is not None, "only an id or a live key can be in the way of an insert"
-    if job.on_duplicate == "replace":
-        return _replace(transaction, job, holder)
-    return holder
-
-
-def _replace(transaction: Transaction, job: NewJob, holder: Added) -> Added:
+    if job.on_duplicate != "replace":
+        return holder
     status = _first_status(job)
     values = (job.payload, job.checksum, job.priority, job.run_at, status, transaction.stamp, holder.number)
-    if not transaction.change(_REPLACE, values):
+    if not transaction.change(_REPLACE, values).rowcount:
         return holder  # it runs: as reuse
-    [(queue,)] = transaction.execute("SELECT queue FROM lq_job WHERE number = ?", (holder.number,))
+    [(queue,)] = transaction.rows("SELECT queue FROM lq_job WHERE number = ?", (holder.number,))
     transaction.move(queue, holder.status, status)
     transaction.changed.add(holder.number)
     return Added(holder.id, holder.number, status, deduplicated=True)
 
 
+def _refusals(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Added]:
+    """Return an entry for every job if one of them must be refused, else nothing.
+
+    A job that is not refused itself has number 0 then: it was not added either.
+    """
+    stored = _by_id(transaction, jobs)
+    kept = _tombstones(transaction, jobs)
+    takers: dict[tuple[str, str], Added] = {}
+    entries: list[Added] = []
+    for job in jobs:
+        entry = Added(job.id, 0, _first_status(job))
+        if job.id in stored:
+            entry = stored[job.id]  # it was added before: nothing to refuse
+        elif job.key is not None:
+            at = (job.key_scope, job.key)
+            holder = kept.get(at) or _holder(transaction, job) or takers.get(at)
+            takers.setdefault(at, entry)
+            is_other = holder is not None and holder.id != job.id
+            if holder is not None and is_other and job.on_duplicate == "raise":
+                entry = Added(holder.id, holder.number, holder.status, refused=True)
+        entries.append(entry)
+    return entries if any(entry.refused for entry in entries) else []
+
+
+def _by_id(transaction: Transaction, jobs: Sequence[NewJob]) -> dict[UUID, Added]:
+    rows = transaction.rows(_BY_ID, (json.dumps([str(job.id) for job in jobs]),))
+    return {entry.id: entry for entry in map(_entry, rows)}
+
+
 def _holder(transaction: Transaction, job: NewJob) -> Added | None:
-    """Return the job that holds the key of *job*: a live one, or one that keeps it for ever."""
-    if job.key is None:
-        return None
-    rows = transaction.execute(_BY_KEY, (job.key_scope, job.key))
-    if rows:
-        number, id, status = rows[0]
-        return Added(UUID(id), number, Status(status), deduplicated=True)
-    return _tombstone(transaction, job)
+    """Return the live job that holds the key of *job*."""
+    rows = transaction.rows(_BY_KEY, (job.key_scope, job.key))
+    return _entry(rows[0], deduplicated=True) if rows else None
 
 
-def _tombstone(transaction: Transaction, job: NewJob) -> Added | None:
-    if job.key is None:
-        return None
-    rows = transaction.execute(_BY_TOMBSTONE, (job.key_scope, job.key))
-    if not rows or rows[0][1] == str(job.id) or rows[0][2] in LIVE:
-        return None  # a live holder is found by its index, and may be replaced
-    number, id, status = rows[0]
-    return Added(UUID(id), number, Status(status), deduplicated=True)
+def _tombstones(transaction: Transaction, jobs: Sequence[NewJob]) -> dict[tuple[str, str | None], Added]:
+    """Return, by key, the entries of jobs that have ended and keep it.
+
+    Live ones are found by their index, and may be replaced.
+    """
+    wanted = [(job.key_scope, job.key) for job in jobs if job.key is not None]
+    if not wanted:
+        return {}
+    own = {job.id for job in jobs}
+    kept: dict[tuple[str, str | None], Added] = {}
+    for key_scope, key, id, number, status in transaction.rows(_TOMBSTONES, (json.dumps(wanted),)):
+        if status is None or status not in LIVE:  # None: its job has been pruned, the key stays taken
+            is_same = UUID(id) in own
+            kept[key_scope, key] = Added(UUID(id), number, Status(status or "completed"), deduplicated=not is_same)
+    return kept
+
+
+def _entry(row: Row, *, deduplicated: bool = False) -> Added:
+    id, number, status = row
+    return Added(UUID(id), number, Status(status), deduplicated)
 
 
 def _first_status(job: NewJob) -> Status:

@@ -8,6 +8,7 @@ ignored, and whoever listens also looks by itself from time to time.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import socket
@@ -23,6 +24,7 @@ _RACY = 20_000_000
 """Nanoseconds for which a folder's change time may not yet show a change: the kernel's clock ticks
 every 1-10 ms."""
 _LONGEST_NAME = 80
+_log = logging.getLogger("litestar_queues.store")
 
 
 class _Listed(Struct):
@@ -67,13 +69,18 @@ class Ringer:
                 self._ring_watcher(listed, now)
         if not self._owed:
             return None
+        # Not less: a wait of nothing would spin.
         return max(WATCHER_PAUSE - (now - min(each.rung_at for each in self._owed.values())), 0.0005)
+
+    def ring_owed(self) -> None:
+        """Ring those whose pause is not over: there will be no later."""
+        for listed in self._owed.values():
+            self._send(listed)
 
     def close(self) -> None:
         """Let go of the socket and the folder."""
         self._socket.close()
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+        self._let_go_of_folder()
 
     def _ring_watcher(self, listed: _Listed, now: float) -> None:
         if now - listed.rung_at < WATCHER_PAUSE:
@@ -100,42 +107,55 @@ class Ringer:
         try:
             os.unlink(name, dir_fd=self._descriptor)
         except OSError:
-            return
+            return  # somebody else has tidied up
 
     def _look(self) -> None:
         """List the folder if it has, or may have, changed."""
         try:
             changed_at = os.stat(self._folder).st_mtime_ns
-        except OSError:
+            if changed_at == self._changed_at and self._is_sure:
+                return
+            self._is_sure = time.time_ns() - changed_at > _RACY
+            self._changed_at = changed_at
+            self._list()
+        except OSError:  # the folder is gone: nobody listens there
             self._listed.clear()
-            return
-        if changed_at == self._changed_at and self._is_sure:
-            return
-        self._is_sure = time.time_ns() - changed_at > _RACY
-        self._changed_at = changed_at
-        self._list()
+            self._changed_at = -1
 
     def _list(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+        self._let_go_of_folder()
         self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         names = os.listdir(self._descriptor)
         self._listed = {name: self._listed.get(name) or parsed for name in names if (parsed := _parse(name))}
 
+    def _let_go_of_folder(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1  # first: a fork meanwhile must not close it again
+        if descriptor >= 0:
+            os.close(descriptor)
+
 
 class SocketBell:
-    """One listener, on the event loop it was made on."""
+    """One listener, on the event loop it was made on.
+
+    Where no socket can be hung (the folder is not there, or is not ours to write), it never rings:
+    a bell is a hint.
+    """
 
     def __init__(self, folder: Path, numbers: Collection[int] | None) -> None:
         self.name = _name(numbers)
         self._loop = asyncio.get_running_loop()
         self._rung = asyncio.Event()
-        folder.mkdir(mode=0o700, exist_ok=True)
-        self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._descriptor = -1
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._socket.bind(f"/proc/self/fd/{self._descriptor}/{self.name}")
-        self._loop.add_reader(self._socket, self._heard)
+        try:
+            self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            # The path of a socket has 107 bytes at most; that of a descriptor is always short.
+            self._socket.bind(f"/proc/self/fd/{self._descriptor}/{self.name}")
+        except OSError as error:
+            _log.info("no bell can be hung in %s (%s); its listener looks from time to time", folder, error.strerror)
+        else:
+            self._loop.add_reader(self._socket, self._heard)
 
     async def wait(self, timeout: float) -> bool:
         """Return True once it has rung since the last call, False after *timeout* seconds."""
@@ -156,6 +176,8 @@ class SocketBell:
         """Stop listening."""
         self._loop.remove_reader(self._socket)
         self._socket.close()
+        if self._descriptor < 0:
+            return
         try:
             os.unlink(self.name, dir_fd=self._descriptor)
         except FileNotFoundError:

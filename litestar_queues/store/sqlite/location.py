@@ -8,6 +8,7 @@ process, and acknowledged rows are lost at the next crash (51 acknowledged, 1 fo
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -17,6 +18,8 @@ from litestar_queues.exceptions import QueueConfigurationError, StoreError, Stor
 
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "lustre"})
 """Filesystems on which WAL, which needs memory shared by all who use the file, is unsafe."""
+_OCTAL = re.compile(r"\\([0-7]{3})")
+"""How the kernel writes a space, a tab or a backslash in a mount point."""
 
 
 class Location:
@@ -29,10 +32,13 @@ class Location:
         """Locks, cells and bells; mode 0700."""
 
     @classmethod
-    def of(cls, url: str) -> Location:
+    def of(cls, url: str, *, create: bool = True) -> Location:
         """Return the place that *url* names; ``sqlite://`` is a new private folder."""
         rest = url.removeprefix("sqlite:")
         if rest in ("//", "", "///:memory:"):
+            if not create:
+                msg = f"{url!r} is a new private database each time it is opened; name a file to read"
+                raise StoreMissing(msg)
             return cls(Path(tempfile.mkdtemp(prefix="litestar-queues-")) / "queues.db", is_temporary=True)
         if not rest.startswith("///") or rest == "///":
             msg = f"{url!r} names no file; use sqlite:///relative/path.db or sqlite:////absolute/path.db"
@@ -48,12 +54,21 @@ class Location:
         """Return the file as SQLite's URI, with *mode* ``rw`` or ``ro``: neither creates it."""
         return f"file:{quote(str(self.path))}?mode={mode}"
 
+    def has_wal(self) -> bool:
+        """Tell whether anything is, or may be, beside the database file that a reader must see."""
+        try:
+            return os.stat(f"{self.path}-wal").st_size > 0
+        except FileNotFoundError:
+            return False
+
     def make(self) -> None:
         """Make the file and its folder where they are not there yet."""
-        _refuse_network(self.path.parent)
+        if self.path.is_dir():
+            raise self._is_folder()
         if not self.path.parent.is_dir():
             msg = f"the folder {self.path.parent} does not exist; make it, or choose another place for the database"
             raise StoreMissing(msg)
+        _refuse_network(self.path.parent)
         try:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         except FileExistsError:
@@ -65,8 +80,7 @@ class Location:
     def check(self) -> None:
         """Refuse a place that cannot be read; nothing is made."""
         if self.path.is_dir():
-            msg = f"{self.path} is a folder; name a database file"
-            raise StoreError(msg)
+            raise self._is_folder()
         if not self.path.exists():
             msg = f"there is no database at {self.path}; start a worker there (lq worker), or name another with --url"
             raise StoreMissing(msg)
@@ -84,10 +98,15 @@ class Location:
         if self.is_temporary:
             shutil.rmtree(self.path.parent, ignore_errors=True)
 
+    def _is_folder(self) -> StoreError:
+        return StoreError(f"{self.path} is a folder; name a database file")
+
     def _make_folder(self) -> None:
         try:
             for folder in (self.folder, self.folder / "bells", self.folder / "run"):
                 folder.mkdir(mode=0o700, exist_ok=True)
+            if os.stat(self.folder).st_mode & 0o077:
+                os.chmod(self.folder, 0o700)
         except OSError as error:
             raise self.unwritable(error) from error
 
@@ -109,7 +128,7 @@ def filesystem_of(folder: Path, mounts: str = "/proc/self/mountinfo") -> str:
     place = str(folder.absolute())
     for line in lines:
         left, _, right = line.partition(" - ")
-        point = left.split()[4].replace("\\040", " ")
+        point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), left.split()[4])
         inside = point == "/" or place == point or place.startswith(point + "/")
         if inside and len(point) >= len(best):
             best, kind = point, right.split()[0]

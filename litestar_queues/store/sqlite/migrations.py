@@ -13,7 +13,7 @@ from importlib.resources import files
 
 from msgspec import Struct
 
-from litestar_queues.exceptions import StoreCorrupt, StoreTooNew
+from litestar_queues.exceptions import StoreTooNew
 
 
 class Step(Struct, frozen=True):
@@ -44,27 +44,22 @@ def migrate(connection: sqlite3.Connection, path: str, steps: tuple[Step, ...] =
                 _apply(connection, step)
             connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:  # a full disk has ended it already
+                connection.execute("ROLLBACK")
             raise
+    check(connection, path, steps)  # a newer release may have been at it at the same time
 
 
 def check(connection: sqlite3.Connection, path: str, steps: tuple[Step, ...] = STEPS) -> None:
     """Refuse a file that only a newer release understands."""
     known = steps[-1].version
-    if _has_meta(connection):
-        oldest = int(_meta(connection, "oldest") or 0)
-        if oldest > known:
-            version = version_of(connection)
-            msg = f"{path} has schema version {version}; this release knows up to {known}: upgrade litestar-lq"
-            raise StoreTooNew(msg)
+    if _has_meta(connection) and int(_meta(connection, "oldest") or 0) > known:
+        raise too_new(path, version_of(connection), known)
 
 
-def check_readable(connection: sqlite3.Connection, path: str) -> None:
-    """Refuse a file that has no queue tables, or needs a newer release."""
-    if not _has_meta(connection):
-        msg = f"{path} holds no queue; start a worker there (lq worker), or name another file with --url"
-        raise StoreCorrupt(msg)
-    check(connection, path)
+def too_new(path: str, version: int, known: int = STEPS[-1].version) -> StoreTooNew:
+    """Return the error for a file that only a newer release understands."""
+    return StoreTooNew(f"{path} has schema version {version}; this release knows up to {known}: upgrade litestar-lq")
 
 
 def version_of(connection: sqlite3.Connection) -> int:

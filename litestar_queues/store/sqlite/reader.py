@@ -1,66 +1,165 @@
-"""Reading beside the writer: one ``aiosqlite`` connection, each read one hop to its thread."""
+"""Reading beside the writer: ``aiosqlite``, each read one statement and one hop to its thread.
+
+A connection belongs to the event loop that asked for it. ``aiosqlite`` answers on the caller's loop,
+so one would do for all of them, but when a loop is closed with a read under way the connection's
+thread dies of it, and reads of other loops behind it would wait for ever.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sqlite3
+import sys
+import threading
 from typing import Any
 
 import aiosqlite
 
-from litestar_queues.exceptions import StoreError
+from litestar_queues.exceptions import StoreCorrupt, StoreError
+from litestar_queues.store.sqlite.connection import BUSY, explain
 from litestar_queues.store.sqlite.location import Location
-from litestar_queues.store.sqlite.migrations import check_readable
-from litestar_queues.store.sqlite.writer import BUSY, explain
+from litestar_queues.store.sqlite.migrations import STEPS, too_new
+from litestar_queues.store.sqlite.transaction import Row
+
+_VERSION = "SELECT name, CAST(value AS INTEGER) FROM lq_meta WHERE name IN ('version', 'oldest')"
+_left_by_parent: list[aiosqlite.Connection] = []
 
 
 class Reader:
-    """A connection that only reads. Its calls may come from any event loop of the process."""
+    """The reading connections of one store, opened when first needed."""
 
     def __init__(self, location: Location) -> None:
         self._location = location
-        self._connection: aiosqlite.Connection | None = None
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._connections: dict[asyncio.AbstractEventLoop, aiosqlite.Connection] = {}
+        self._is_closed = False
 
-    async def open(self) -> None:
-        """Connect; refuse a file that is not there, is no queue, or is a newer release's."""
-        self._location.check()
-        try:
-            self._connection = await self._connect("rw")
-        except sqlite3.OperationalError:  # a file that this user can only read
-            self._connection = await self._connect("ro")
-
-    async def rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    async def rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[Row]:
         """Return what *sql* selects."""
-        if self._connection is None:
-            msg = f"the store at {self._location.path} is closed; open it again with open_store(url)"
+        if self._pid != os.getpid():
+            _left_by_parent.extend(self._connections.values())  # not even to close it
+            msg = "this store was opened before a fork; open it anew in the child process"
             raise StoreError(msg)
+        connection = await self._connection()
         try:
-            return list(await self._connection.execute_fetchall(sql, parameters))  # type: ignore[arg-type]  # tuples
+            return await _fetch(connection, sql, parameters)
         except sqlite3.Error as error:
             raise explain(error, self._location) from error
 
+    async def open(self) -> None:
+        """Refuse a file that is not there, is not a queue, or is a newer release's."""
+        self._location.check()
+        _ = await self._connection()
+
     async def close(self) -> None:
-        """Close the connection and end its thread."""
-        if self._connection is not None:
-            await self._connection.close()
-            self._connection = None
+        """Close the connections and end their threads."""
+        with self._lock:
+            self._is_closed = True
+            connections = list(self._connections.values())
+            self._connections.clear()
+        if self._pid != os.getpid():
+            _left_by_parent.extend(connections)
+            return
+        for connection in connections:
+            await _close(connection)
+
+    async def _connection(self) -> aiosqlite.Connection:
+        loop = asyncio.get_running_loop()
+        connection = self._connections.get(loop)
+        if connection is not None:
+            return connection
+        new = await self._connect_somehow()
+        with self._lock:
+            is_closed = self._is_closed
+            kept = new if is_closed else self._connections.setdefault(loop, new)
+            dead = [loop for loop in self._connections if loop.is_closed()]
+            unused = [self._connections.pop(loop) for loop in dead]
+        if is_closed or kept is not new:  # another task was quicker
+            unused.append(new)
+        for each in unused:
+            await _close(each)
+        if is_closed:
+            msg = f"the store at {self._location.path} is closed; open it with open_store(url)"
+            raise StoreError(msg)
+        return kept
+
+    async def _connect_somehow(self) -> aiosqlite.Connection:
+        try:
+            return await self._connect("rw")
+        except sqlite3.OperationalError:
+            pass  # perhaps only reading is allowed
+        try:
+            return await self._connect("ro")
+        except sqlite3.OperationalError as error:
+            if self._location.has_wal():
+                raise explain(error, self._location) from error
+        try:
+            # Nothing but the file is there, and this user may not put the WAL's shared memory beside
+            # it. As long as nobody writes, the file alone is the whole truth.
+            return await self._connect("ro&immutable=1")
+        except sqlite3.OperationalError as error:
+            raise explain(error, self._location) from error
 
     async def _connect(self, mode: str) -> aiosqlite.Connection:
         connection = aiosqlite.connect(
-            self._location.uri(mode), uri=True, timeout=BUSY, isolation_level=None, cached_statements=256
+            self._location.uri(mode),
+            uri=True,
+            timeout=BUSY,
+            isolation_level=None,
+            cached_statements=256,
+            check_same_thread=False,
+            factory=_ReadingConnection,
         )
         # Its thread is not a daemon, and a program that forgets to close would never end. There is no
-        # public way to say so before 0.23; SQLAlchemy sets the same attribute.
+        # public way to say so; SQLAlchemy sets the same attribute.
         connection._thread.daemon = True
         try:
-            opened = await connection
-            await connection.execute_fetchall("PRAGMA query_only = ON")
-            await connection._execute(check_readable, connection._conn, str(self._location.path))  # type: ignore[no-untyped-call]
+            _ = await connection
+            await self._check_version(connection)
+        except sqlite3.OperationalError:
+            await _close(connection)
+            raise
         except sqlite3.DatabaseError as error:
-            await connection.close()
-            if mode == "rw" and isinstance(error, sqlite3.OperationalError):
-                raise
+            await _close(connection)
             raise explain(error, self._location) from error
         except BaseException:
-            await connection.close()
+            await _close(connection)
             raise
-        return opened
+        return connection
+
+    async def _check_version(self, connection: aiosqlite.Connection) -> None:
+        path = str(self._location.path)
+        tables = await _fetch(connection, "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'lq_meta'")
+        if not tables:
+            msg = f"{path} holds no queue; start a worker there (lq worker), or name another file with --url"
+            raise StoreCorrupt(msg)
+        versions: dict[str, int] = dict(await _fetch(connection, _VERSION))
+        if versions.get("oldest", 0) > STEPS[-1].version:
+            raise too_new(path, versions.get("version", 0))
+
+
+class _ReadingConnection(sqlite3.Connection):
+    """A connection that cannot write."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        if sys.version_info >= (3, 12):
+            # Whoever only reads must not be the one who copies and unlinks the WAL; see ``connection``.
+            self.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
+        self.execute("PRAGMA query_only = ON").close()
+        self.execute("PRAGMA trusted_schema = OFF").close()
+
+
+async def _fetch(connection: aiosqlite.Connection, sql: str, parameters: tuple[Any, ...] = ()) -> list[Row]:
+    return [tuple(row) for row in await connection.execute_fetchall(sql, parameters)]
+
+
+async def _close(connection: aiosqlite.Connection) -> None:
+    """Close a connection, also one whose thread died with its event loop."""
+    if connection._thread.is_alive():
+        await connection.close()
+    elif connection._connection is not None:
+        connection._connection.close()
+        connection._connection = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,26 +14,29 @@ from litestar_queues.clock import SECOND, to_datetime
 from litestar_queues.models import (
     TERMINAL,
     Attempt,
+    Catalogue,
     ErrorReport,
+    PoolEntry,
     Query,
     QueuedTaskRecord,
     QueueStatistics,
     Receipt,
     Status,
     StoredEvent,
+    TaskEntry,
 )
+from litestar_queues.store.sqlite.transaction import Row
 
 _JOB = (
     "SELECT number, id, task, queue, backend, profile, status, priority, payload, key, fence, attempts, failures, "
     "crashes, max_retries, timeout, created_at, run_at, expires_at, claimed_at, started_at, ended_at, node, worker, "
     "pid, cpu, rss, cancel_requested_at, execution_ref, result, error, metadata, sequence, "
-    "(SELECT beat_at FROM lq_node WHERE lq_node.id = lq_job.node) FROM lq_job"
+    "(SELECT beat_at FROM lq_node WHERE lq_node.id = lq_job.node)"
 )
-BY_NUMBER = f"{_JOB} WHERE number IN (SELECT value FROM json_each(?))"
-BY_ID = f"{_JOB} WHERE id IN (SELECT value FROM json_each(?))"
-ATTEMPTS = (
-    "SELECT attempt, fence, outcome, started_at, ended_at, worker, pid, cpu, rss, error, stack, exit "
-    "FROM lq_attempt WHERE job = ? ORDER BY fence"
+# One statement, so that a job and its attempts are of one moment.
+_HISTORY = (
+    "(SELECT json_group_array(json_array(attempt, fence, outcome, started_at, ended_at, worker, pid, cpu, rss, error, "
+    "stack, exit)) FROM (SELECT * FROM lq_attempt WHERE job = lq_job.number ORDER BY fence))"
 )
 EVENTS = (
     "SELECT job, attempt, type, at, level, message, data, position, sequence FROM lq_event "
@@ -41,32 +46,55 @@ CHANGED = (
     "SELECT number, status, sequence, cancel_requested_at IS NOT NULL FROM lq_job "
     "WHERE number IN (SELECT value FROM json_each(?)) AND sequence > ?"
 )
-STATISTICS = "SELECT queue, status, count FROM lq_tally"
-# One seek a priority: the lowest number of each, of which the lowest is the oldest. A plain
-# ORDER BY number would walk all that wait.
+STATISTICS = (
+    "SELECT queue, status, count FROM lq_tally UNION ALL SELECT name, 'pending', 0 FROM lq_queue "
+    "WHERE name NOT IN (SELECT queue FROM lq_tally)"
+)
+# The index of what is pending is by queue, backend and priority: a few seeks for each of those find
+# the lowest number, where a plain min(number) would walk all that wait.
 OLDEST_WAITING = """
-WITH RECURSIVE head (queue, backend, priority) AS (
-    SELECT queue, backend, priority FROM (
-        SELECT queue, backend, priority FROM lq_job WHERE status = 'pending'
-        ORDER BY queue, backend, priority DESC LIMIT 1)
+WITH RECURSIVE
+place (queue, backend) AS (
+    SELECT queue, (SELECT min(backend) FROM lq_job WHERE status = 'pending' AND queue = lq_tally.queue)
+    FROM lq_tally WHERE status = 'pending' AND count > 0
     UNION ALL
-    SELECT following.queue, following.backend, following.priority FROM head, lq_job AS following
-    WHERE following.number = (
-        SELECT number FROM lq_job WHERE status = 'pending' AND (
-            (queue = head.queue AND backend = head.backend AND priority < head.priority)
-            OR (queue = head.queue AND backend > head.backend) OR queue > head.queue)
-        ORDER BY queue, backend, priority DESC LIMIT 1))
-SELECT head.queue, min((
-    SELECT run_at FROM lq_job WHERE status = 'pending' AND lq_job.queue = head.queue
-    AND lq_job.backend = head.backend AND lq_job.priority = head.priority ORDER BY number LIMIT 1))
-FROM head GROUP BY head.queue
+    SELECT queue, (SELECT min(backend) FROM lq_job WHERE status = 'pending' AND queue = place.queue
+        AND backend > place.backend)
+    FROM place WHERE backend IS NOT NULL
+),
+rank (queue, backend, priority) AS (
+    SELECT queue, backend, (SELECT max(priority) FROM lq_job WHERE status = 'pending' AND queue = place.queue
+        AND backend = place.backend)
+    FROM place WHERE backend IS NOT NULL
+    UNION ALL
+    SELECT queue, backend, (SELECT max(priority) FROM lq_job WHERE status = 'pending' AND queue = rank.queue
+        AND backend = rank.backend AND priority < rank.priority)
+    FROM rank WHERE priority IS NOT NULL
+),
+head (queue, number) AS (
+    SELECT queue, min((SELECT number FROM lq_job WHERE status = 'pending' AND queue = rank.queue
+        AND backend = rank.backend AND priority = rank.priority ORDER BY number LIMIT 1))
+    FROM rank WHERE priority IS NOT NULL GROUP BY queue
+)
+SELECT head.queue, lq_job.run_at FROM head CROSS JOIN lq_job ON lq_job.number = head.number
 """
 NODES = "SELECT row FROM lq_node ORDER BY id"
 CATALOGUE = "SELECT kind, entry FROM lq_catalogue ORDER BY kind, name"
 
 
-def record(row: tuple[Any, ...], attempts: Iterable[Attempt] = ()) -> QueuedTaskRecord:
-    """Return the job in *row* of ``_JOB``."""
+def jobs(references: Sequence[UUID | int], *, attempts: bool) -> tuple[str, tuple[str, str]]:
+    """Return the statement for *references* and its parameters; the last column is their history."""
+    numbers = json.dumps([reference for reference in references if isinstance(reference, int)])
+    ids = json.dumps([str(reference) for reference in references if isinstance(reference, UUID)])
+    sql = (
+        f"{_JOB}, {_HISTORY if attempts else 'NULL'} FROM lq_job WHERE number IN (SELECT value FROM json_each(?) "
+        "UNION ALL SELECT number FROM lq_job WHERE id IN (SELECT value FROM json_each(?)))"
+    )
+    return sql, (numbers, ids)
+
+
+def record(row: Row) -> QueuedTaskRecord:
+    """Return the job in *row* of ``jobs`` or ``find``."""
     status = Status(row[6])
     is_running = status == Status.RUNNING
     return QueuedTaskRecord(
@@ -101,13 +129,13 @@ def record(row: tuple[Any, ...], attempts: Iterable[Attempt] = ()) -> QueuedTask
         metadata=msgspec.json.decode(row[31]) if row[31] else {},
         sequence=row[32],
         heartbeat_at=_when(row[33]),
-        attempts=tuple(attempts),
+        attempts=() if row[34] is None else _history(row),
     )
 
 
-def history(row: tuple[Any, ...], rows: Iterable[tuple[Any, ...]]) -> tuple[Attempt, ...]:
+def _history(row: Row) -> tuple[Attempt, ...]:
     """Return the attempts of the job in *row*, the one included that left no row because it simply succeeded."""
-    stored = tuple(_attempt(each) for each in rows)
+    stored = tuple(_attempt(each) for each in msgspec.json.decode(row[34]))
     simply_succeeded = row[6] == Status.COMPLETED and row[11] == 1 and not stored
     if not simply_succeeded:
         return stored
@@ -115,7 +143,7 @@ def history(row: tuple[Any, ...], rows: Iterable[tuple[Any, ...]]) -> tuple[Atte
     return (Attempt(attempt=1, fence=row[10], outcome="succeeded", receipt=receipt),)
 
 
-def event(row: tuple[Any, ...]) -> StoredEvent:
+def event(row: Row) -> StoredEvent:
     """Return the event in *row*."""
     return StoredEvent(
         job=row[0],
@@ -130,7 +158,7 @@ def event(row: tuple[Any, ...]) -> StoredEvent:
     )
 
 
-def statistics(rows: Iterable[tuple[str, str, int]]) -> dict[str, QueueStatistics]:
+def statistics(rows: Iterable[Row]) -> dict[str, QueueStatistics]:
     """Return the counts of each queue."""
     counts: dict[str, dict[str, int]] = {}
     for queue, status, count in rows:
@@ -138,31 +166,50 @@ def statistics(rows: Iterable[tuple[str, str, int]]) -> dict[str, QueueStatistic
     return {queue: QueueStatistics(**each) for queue, each in sorted(counts.items())}
 
 
+def catalogue(rows: Iterable[Row]) -> Catalogue:
+    """Return what the rows of ``CATALOGUE`` tell together."""
+    entries: dict[str, list[str]] = {"task": [], "pool": [], "app": []}
+    for kind, entry in rows:
+        entries[kind].append(entry)
+    rest = msgspec.json.decode(entries["app"][0], type=Catalogue) if entries["app"] else Catalogue()
+    return msgspec.structs.replace(
+        rest,
+        tasks=tuple(msgspec.json.decode(entry, type=TaskEntry) for entry in entries["task"]),
+        pools=tuple(msgspec.json.decode(entry, type=PoolEntry) for entry in entries["pool"]),
+    )
+
+
 def find(query: Query) -> tuple[str, tuple[Any, ...]]:
-    """Return the statement for *query* and its parameters."""
-    conditions: list[str] = []
-    parameters: list[Any] = []
-    if query.statuses:
-        conditions.append(f"status IN ({', '.join('?' * len(query.statuses))})")
-        parameters += query.statuses
-    wanted = {"queue": query.queue, "task": query.task, "key": query.key}
-    for column, value in wanted.items():
-        if value is not None:
-            conditions.append(f"{column} = ?")
-            parameters.append(value)
-    if query.id_ending is not None:
-        conditions.append("id LIKE ?")
-        parameters.append("%" + query.id_ending.replace("%", "").replace("_", ""))
-    if query.before is not None:
-        conditions.append("number < ?")
-        parameters.append(query.before)
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    """Return the statement for *query* and its parameters.
+
+    The numbers are chosen from indexes first; only those that are shown are read as rows.
+    """
+    condition, parameters = _condition(query)
     has_ended = bool(query.statuses) and set(query.statuses) <= TERMINAL
     order = "ended_at DESC, number DESC" if has_ended else "number DESC"
-    return f"{_JOB}{where} ORDER BY {order} LIMIT ?", (*parameters, query.limit)
+    # Each status for itself: its index gives the newest of it at once, where the newest of several
+    # statuses together would be a sort of all of them.
+    branches = [f"status = '{status}' AND {condition}" for status in sorted(set(query.statuses))] or [condition]
+    chosen = " UNION ALL ".join(
+        f"SELECT * FROM (SELECT number FROM lq_job WHERE {branch} ORDER BY {order} LIMIT ?)" for branch in branches
+    )
+    sql = f"{_JOB}, NULL FROM lq_job WHERE number IN ({chosen}) ORDER BY {order} LIMIT ?"
+    return sql, ((*parameters, query.limit) * len(branches) + (query.limit,))
 
 
-def _attempt(row: tuple[Any, ...]) -> Attempt:
+def _condition(query: Query) -> tuple[str, tuple[Any, ...]]:
+    conditions = {
+        "queue = ?": query.queue,
+        "task = ?": query.task,
+        "key = ?": query.key,
+        "number < ?": query.before,
+        "id LIKE ?": None if query.id_ending is None else "%" + query.id_ending.replace("%", "").replace("_", ""),
+    }
+    given = {condition: value for condition, value in conditions.items() if value is not None}
+    return " AND ".join(given) or "true", tuple(given.values())
+
+
+def _attempt(row: Sequence[Any]) -> Attempt:
     return Attempt(
         attempt=row[0],
         fence=row[1],
@@ -178,5 +225,5 @@ def _error(text: str | None) -> ErrorReport | None:
     return None if text is None else msgspec.json.decode(text, type=ErrorReport)
 
 
-def _when(at: int | None) -> Any:
+def _when(at: int | None) -> datetime | None:
     return None if at is None else to_datetime(at)

@@ -59,11 +59,12 @@ CREATE INDEX lq_job_ended ON lq_job (status, ended_at)
 CREATE UNIQUE INDEX lq_job_key ON lq_job (key_scope, key)
     WHERE key IS NOT NULL AND status IN ('scheduled', 'pending', 'running');
 
--- Keys that stay taken after their job has ended.
+-- Keys that stay taken after their job has ended, also when it has been pruned.
 CREATE TABLE lq_key (
     key_scope TEXT    NOT NULL,
     key       TEXT    NOT NULL,
     number    INTEGER NOT NULL,
+    id        TEXT    NOT NULL,
     PRIMARY KEY (key_scope, key)
 ) STRICT, WITHOUT ROWID;
 

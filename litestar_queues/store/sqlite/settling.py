@@ -9,107 +9,134 @@ import msgspec
 from litestar_queues.lifecycle import Settlement
 from litestar_queues.models import TERMINAL, Attempt, ErrorReport, Receipt, Status, StoredEvent
 from litestar_queues.store.base import Verdict
-from litestar_queues.store.sqlite.writer import Transaction
+from litestar_queues.store.sqlite.transaction import ManyRows, Row, Transaction, numbers_of
 
-_SETTLE = """
-UPDATE lq_job SET status = ?, run_at = ?, attempts = ?, failures = ?, crashes = ?, losses = ?, unknown_since = ?,
-    result = ?, error = ?, ended_at = ?, node = NULL, sequence = ?,
-    started_at = coalesce(?, started_at), worker = coalesce(?, worker), pid = coalesce(?, pid), cpu = ?, rss = ?
-WHERE number = ? AND fence = ? AND status = 'running' AND (? OR cancel_requested_at IS NULL)
-"""
-_IS_OURS = "SELECT 1 FROM lq_job WHERE number = ? AND fence = ? AND status = 'running'"
-_ATTEMPT = (
+_RUNNING = (
+    "SELECT json_group_array(json_array(number, fence, cancel_requested_at IS NOT NULL)) FROM lq_job "
+    "WHERE status = 'running' AND number IN (SELECT value FROM json_each(?))"
+)
+# The order of the values is that of ``_settled``. A job that lives on keeps its last error.
+_SETTLE = ManyRows(
+    """
+UPDATE lq_job SET status = new.column3, run_at = new.column4, attempts = new.column5, failures = new.column6,
+    crashes = new.column7, losses = new.column8, unknown_since = new.column9, result = new.column10,
+    error = iif(new.column12 IS NULL, coalesce(new.column11, error), new.column11), ended_at = new.column12,
+    sequence = new.column13, node = NULL,
+    started_at = coalesce(new.column14, started_at), worker = coalesce(new.column15, worker),
+    pid = coalesce(new.column16, pid), cpu = new.column17, rss = new.column18
+FROM (VALUES @rows) AS new WHERE number = new.column1 AND fence = new.column2 AND status = 'running'
+""",
+    18,
+)
+_ATTEMPT = ManyRows(
     "INSERT INTO lq_attempt (job, fence, attempt, outcome, started_at, ended_at, worker, pid, cpu, rss, error, stack, "
-    "exit, sequence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "exit, sequence) VALUES @rows",
+    14,
 )
-_EVENT = (
-    "INSERT INTO lq_event (job, attempt, type, at, level, message, data, sequence) "
-    "SELECT ?, ?, ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM lq_job WHERE number = ?)"
+_EVENT = ManyRows(
+    "INSERT INTO lq_event (job, attempt, type, at, level, message, data, sequence) SELECT * FROM (VALUES @rows) "
+    "WHERE EXISTS (SELECT 1 FROM lq_job WHERE number = column1)",
+    8,
 )
-_NOTHING = Receipt(0, 0)
+_STANDING = (
+    "SELECT json_group_array(json_array(number, queue, status)) FROM lq_job "
+    "WHERE number IN (SELECT value FROM json_each(?))"
+)
+_CANCEL = (
+    "UPDATE lq_job SET status = 'cancelled', cancel_requested_at = coalesce(cancel_requested_at, ?), ended_at = ?, "
+    "sequence = ? WHERE number IN (SELECT value FROM json_each(?)) AND status IN ('scheduled', 'pending')"
+)
+_ASK = (
+    "UPDATE lq_job SET cancel_requested_at = ?, sequence = ? WHERE number IN (SELECT value FROM json_each(?)) "
+    "AND status = 'running' AND cancel_requested_at IS NULL"
+)
+_UNMEASURED = Receipt(0, 0)
+_encode = msgspec.json.Encoder().encode
 
 
 def settle(transaction: Transaction, settlements: Sequence[Settlement]) -> list[Verdict]:
-    """Write *settlements*; see ``JobStore.settle``."""
-    return [_settle_one(transaction, settlement) for settlement in settlements]
+    """Write *settlements*, each for itself; see ``JobStore.settle``."""
+    asked = {number: (fence, bool(cancel)) for number, fence, cancel in _running(transaction, settlements)}
+    verdicts: list[Verdict] = []
+    accepted: list[Settlement] = []
+    for settlement in settlements:
+        fence, is_cancelled = asked.get(settlement.number, (None, False))
+        if fence != settlement.fence:
+            verdicts.append(Verdict.STALE)
+        elif is_cancelled and settlement.status not in TERMINAL:
+            verdicts.append(Verdict.CANCEL_REQUESTED)
+        else:
+            del asked[settlement.number]  # the first wins, also within the batch
+            verdicts.append(Verdict.SETTLED)
+            accepted.append(settlement)
+    _write(transaction, accepted)
+    return verdicts
 
 
-def record(transaction: Transaction, events: Sequence[StoredEvent]) -> None:
+def record(transaction: Transaction, events: Sequence[StoredEvent]) -> list[None]:
     """Keep *events*, in this order."""
-    stamp = transaction.stamp
-    for event in events:
-        transaction.execute(
-            _EVENT,
-            (
-                event.job, event.attempt, event.type, event.at, event.level, event.message, event.data, stamp, event.job,
-            ),
-        )  # fmt: skip
-        transaction.changed.add(event.job)
+    if events:
+        stamp = transaction.stamp
+        _EVENT.run(transaction, [(e.job, e.attempt, e.type, e.at, e.level, e.message, e.data, stamp) for e in events])
+        transaction.changed.update(event.job for event in events)
+    return [None] * len(events)
 
 
 def cancel(transaction: Transaction, numbers: Sequence[int], now: int, *, running: bool) -> list[Status | None]:
     """Cancel jobs that have not started, and mark those that run; see ``Administration.cancel``."""
-    return [_cancel_one(transaction, number, now, running=running) for number in numbers]
-
-
-def _settle_one(transaction: Transaction, settlement: Settlement) -> Verdict:
-    s = settlement
-    receipt = s.receipt
-    is_terminal = s.status in TERMINAL
-    cost = receipt or _NOTHING
-    changed = transaction.change(
-        _SETTLE,
-        (
-            s.status, s.run_at, s.attempts, s.failures, s.crashes, s.losses, s.unknown_since,
-            s.result, _json(s.error), s.settled_at if is_terminal else None, transaction.stamp,
-            receipt and cost.started_at, receipt and cost.worker, receipt and cost.pid, cost.cpu, cost.rss,
-            s.number, s.fence, is_terminal,
-        ),
-    )  # fmt: skip
-    if not changed:
-        is_ours = transaction.execute(_IS_OURS, (s.number, s.fence))
-        return Verdict.CANCEL_REQUESTED if is_ours else Verdict.STALE
-    if s.attempt is not None:
-        _add_attempt(transaction, s.number, s.attempt)
-    transaction.move(s.queue, Status.RUNNING, s.status)
-    transaction.changed.add(s.number)
-    return Verdict.SETTLED
-
-
-def _add_attempt(transaction: Transaction, number: int, attempt: Attempt) -> None:
-    receipt = attempt.receipt or _NOTHING
-    transaction.execute(
-        _ATTEMPT,
-        (
-            number, attempt.fence, attempt.attempt, attempt.outcome, receipt.started_at, receipt.ended_at,
-            receipt.worker, receipt.pid, receipt.cpu, receipt.rss, _json(attempt.error), attempt.stack, attempt.exit,
-            transaction.stamp,
-        ),
-    )  # fmt: skip
-
-
-def _cancel_one(transaction: Transaction, number: int, now: int, *, running: bool) -> Status | None:
-    rows = transaction.execute("SELECT queue, status FROM lq_job WHERE number = ?", (number,))
-    if not rows:
-        return None
-    queue, status = rows[0][0], Status(rows[0][1])
-    if status in (Status.SCHEDULED, Status.PENDING):
-        transaction.execute(
-            "UPDATE lq_job SET status = 'cancelled', cancel_requested_at = ?, ended_at = ?, sequence = ? WHERE number = ?",
-            (now, now, transaction.stamp, number),
-        )
-        transaction.move(queue, status, Status.CANCELLED)
-    elif status == Status.RUNNING and running:
-        transaction.execute(
-            "UPDATE lq_job SET cancel_requested_at = coalesce(cancel_requested_at, ?), sequence = ? WHERE number = ?",
-            (now, transaction.stamp, number),
-        )
+    found: list[tuple[int, str, str]] = transaction.json(_STANDING, (numbers_of(numbers),))
+    waiting = [number for number, _, status in found if status in (Status.SCHEDULED, Status.PENDING)]
+    if waiting:
+        transaction.change(_CANCEL, (now, now, transaction.stamp, numbers_of(waiting)))
+        for _, queue, status in found:
+            if status in (Status.SCHEDULED, Status.PENDING):
+                transaction.move(queue, status, Status.CANCELLED)
+    started = [number for number, _, status in found if running and status == Status.RUNNING]
+    if started:
+        transaction.change(_ASK, (now, transaction.stamp, numbers_of(started)))
         transaction.gives_work = True
-    else:
-        return status
-    transaction.changed.add(number)
-    return status
+    transaction.changed.update(waiting, started)
+    standing = {number: Status(status) for number, _, status in found}
+    return [standing.get(number) for number in numbers]
+
+
+def _running(transaction: Transaction, settlements: Sequence[Settlement]) -> list[tuple[int, int, int]]:
+    numbers = numbers_of(settlement.number for settlement in settlements)
+    found: list[tuple[int, int, int]] = transaction.json(_RUNNING, (numbers,))
+    return found
+
+
+def _write(transaction: Transaction, settlements: Sequence[Settlement]) -> None:
+    if not settlements:
+        return
+    stamp = transaction.stamp
+    _SETTLE.run(transaction, [_settled(settlement, stamp) for settlement in settlements])
+    attempts = [_started(each.number, each.attempt, stamp) for each in settlements if each.attempt is not None]
+    _ATTEMPT.run(transaction, attempts)
+    for settlement in settlements:
+        transaction.move(settlement.queue, Status.RUNNING, settlement.status)
+        transaction.changed.add(settlement.number)
+
+
+def _settled(settlement: Settlement, stamp: int) -> Row:
+    s, receipt = settlement, settlement.receipt
+    ended_at = s.settled_at if s.status in TERMINAL else None
+    start: Row = (None,) * 5
+    if receipt is not None:
+        start = (receipt.started_at, receipt.worker, receipt.pid, receipt.cpu, receipt.rss)
+    return (
+        s.number, s.fence, s.status, s.run_at, s.attempts, s.failures, s.crashes, s.losses, s.unknown_since, s.result,
+        _json(s.error), ended_at, stamp, *start,
+    )  # fmt: skip
+
+
+def _started(number: int, attempt: Attempt, stamp: int) -> Row:
+    receipt = attempt.receipt or _UNMEASURED
+    return (
+        number, attempt.fence, attempt.attempt, attempt.outcome, receipt.started_at, receipt.ended_at, receipt.worker,
+        receipt.pid, receipt.cpu, receipt.rss, _json(attempt.error), attempt.stack, attempt.exit, stamp,
+    )  # fmt: skip
 
 
 def _json(error: ErrorReport | None) -> str | None:
-    return None if error is None else msgspec.json.encode(error).decode()
+    return None if error is None else _encode(error).decode()

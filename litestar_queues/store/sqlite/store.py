@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import threading
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -22,13 +22,11 @@ from litestar_queues.models import (
     ClaimedJob,
     NewJob,
     Node,
-    PoolEntry,
     Query,
     QueuedTaskRecord,
     QueueStatistics,
     Status,
     StoredEvent,
-    TaskEntry,
 )
 from litestar_queues.store.base import Bell, Change, Claims, Verdict, Want
 from litestar_queues.store.opening import Durability
@@ -36,9 +34,13 @@ from litestar_queues.store.sqlite import adding, claiming, reading, settling, te
 from litestar_queues.store.sqlite.bells import SocketBell
 from litestar_queues.store.sqlite.location import Location
 from litestar_queues.store.sqlite.reader import Reader
-from litestar_queues.store.sqlite.writer import Transaction, Writer, acquire, release
+from litestar_queues.store.sqlite.sharing import acquire, release
+from litestar_queues.store.sqlite.transaction import Transaction, numbers_of
+from litestar_queues.store.sqlite.writer import Verb, Writer
 
 T = TypeVar("T")
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 
 
 class SQLiteStore:
@@ -46,23 +48,29 @@ class SQLiteStore:
 
     def __init__(self, location: Location, writer: Writer | None) -> None:
         self._location = location
-        self._writer_or_none = writer
+        self._writer = writer
         self._reader = Reader(location)
-        self._listeners: set[SocketBell] = set()
-        self._listener_names: frozenset[str] = frozenset()
+        self._listeners: frozenset[str] = frozenset()
 
     @classmethod
     async def open(cls, url: str, *, create: bool = True, durability: Durability = "power") -> Self:
         """Open the store at *url*; see ``open_store``."""
-        location = Location.of(url)
+        location = Location.of(url, create=create)
         if not create:
             store = cls(location, None)
             await store._reader.open()
             return store
         location.make()
-        store = cls(location, await asyncio.to_thread(acquire, location, durability))
-        await store._reader.open()
-        return store
+        opening = asyncio.ensure_future(asyncio.to_thread(acquire, location, durability))
+        try:
+            writer = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(partial(_release_unwanted, location))
+            raise
+        except BaseException:
+            location.remove_if_temporary()
+            raise
+        return cls(location, writer)
 
     @property
     def url(self) -> str:
@@ -76,11 +84,13 @@ class SQLiteStore:
 
     async def close(self) -> None:
         """Let go of the database; the last store of the process at this place ends the writer's thread."""
-        await self._reader.close()
-        if self._writer_or_none is not None:
-            writer, self._writer_or_none = self._writer_or_none, None
-            await asyncio.to_thread(release, self._location, writer)
-            self._location.remove_if_temporary()
+        writer, self._writer = self._writer, None
+        try:
+            await self._reader.close()
+        finally:
+            if writer is not None:
+                await asyncio.to_thread(release, self._location, writer)
+                self._location.remove_if_temporary()
 
     async def __aenter__(self) -> Self:
         return self
@@ -94,29 +104,31 @@ class SQLiteStore:
 
     async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
         """Store new jobs, all or none."""
-        return await self._write(partial(adding.add, jobs=jobs), len(jobs))
+        if any(job.on_duplicate == "raise" for job in jobs):
+            return await self._run(partial(adding.add_or_refuse, jobs=jobs), len(jobs))
+        return await self._run_each(adding.add, jobs)
 
     async def get(self, references: Sequence[UUID | int], *, attempts: bool = False) -> list[QueuedTaskRecord | None]:
         """Return jobs by id or number."""
-        rows = await self._job_rows(references)
-        found: list[QueuedTaskRecord | None] = []
-        for reference in references:
-            row = rows.get(reference if isinstance(reference, int) else str(reference))
-            found.append(None if row is None else await self._record(row, attempts=attempts))
-        return found
+        sql, parameters = reading.jobs(references, attempts=attempts)
+        found: dict[UUID | int, QueuedTaskRecord] = {}
+        for row in await self._reader.rows(sql, parameters):
+            job = reading.record(row)
+            found[job.number] = found[job.id] = job
+        return [found.get(reference) for reference in references]
 
     async def claim(self, node: str, wants: Sequence[Want], *, now: int) -> Claims:
         """Give jobs to *node*."""
         weight = sum(want.limit for want in wants)
-        return await self._write(partial(claiming.claim, node=node, wants=wants, now=now), weight)
+        return await self._run(partial(claiming.claim, node=node, wants=wants, now=now), weight)
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Verdict]:
         """Write what became of claimed jobs, fenced."""
-        return await self._write(partial(settling.settle, settlements=settlements), len(settlements))
+        return await self._run_each(settling.settle, settlements)
 
     async def record(self, events: Sequence[StoredEvent]) -> None:
         """Keep what running jobs said."""
-        await self._write(partial(settling.record, events=events), len(events))
+        await self._run_each(settling.record, events)
 
     async def events(self, number: int, *, after: int = 0, limit: int = 1000) -> list[StoredEvent]:
         """Return the stored events of a job past position *after*."""
@@ -124,30 +136,26 @@ class SQLiteStore:
 
     async def changed(self, numbers: Collection[int], *, after: int) -> list[Change]:
         """Return those of *numbers* stamped past *after*."""
-        rows = await self._reader.rows(reading.CHANGED, (json.dumps(list(numbers)), after))
+        rows = await self._reader.rows(reading.CHANGED, (numbers_of(numbers), after))
         return [Change(number, Status(status), sequence, bool(asked)) for number, status, sequence, asked in rows]
 
     async def beat(self, node: Node) -> list[int]:
         """Write the node's row; return its running jobs that are to be cancelled."""
-        return await self._write(partial(telling.beat, node=node))
+        return await self._run(partial(telling.beat, node=node))
 
     async def adopt(self, node: str, dead: Sequence[str], *, living: Sequence[str]) -> list[ClaimedJob]:
         """Take over the jobs of nodes that are gone."""
-        return await self._write(partial(claiming.adopt, node=node, dead=dead, living=living))
+        return await self._run(partial(claiming.adopt, node=node, dead=dead, living=living))
 
     @asynccontextmanager
     async def listen(self, numbers: Collection[int] | None = None) -> AsyncIterator[Bell]:
         """Listen for changes of these jobs, or as a master."""
-        try:
-            bell = SocketBell(self._location.folder / "bells", numbers)
-        except OSError as error:
-            msg = f"no bell can be hung in {self._location.folder} ({error.strerror}); give this user the right to write there"
-            raise StoreError(msg) from error
-        self._set_listeners(self._listeners | {bell})
+        bell = SocketBell(self._location.folder / "bells", numbers)
+        self._listeners |= {bell.name}
         try:
             yield bell
         finally:
-            self._set_listeners(self._listeners - {bell})
+            self._listeners -= {bell.name}
             bell.close()
 
     # Administration.
@@ -162,7 +170,7 @@ class SQLiteStore:
         return reading.statistics(await self._reader.rows(reading.STATISTICS))
 
     async def oldest_waiting(self) -> dict[str, int]:
-        """Return when the oldest pending job of each queue fell due."""
+        """Return when the lowest pending number of each queue fell due."""
         return dict(await self._reader.rows(reading.OLDEST_WAITING))
 
     async def attempts(self, number: int) -> list[Attempt]:
@@ -172,8 +180,7 @@ class SQLiteStore:
 
     async def cancel(self, numbers: Sequence[int], *, now: int, running: bool = True) -> list[Status | None]:
         """Cancel jobs; return the status each had."""
-        work = partial(settling.cancel, numbers=numbers, now=now, running=running)
-        return await self._write(work, len(numbers))
+        return await self._run(partial(settling.cancel, numbers=numbers, now=now, running=running), len(numbers))
 
     async def nodes(self) -> list[Node]:
         """Return the masters that have a row."""
@@ -181,49 +188,34 @@ class SQLiteStore:
 
     async def retire(self, node: str) -> None:
         """Forget a node that has stopped."""
-        await self._write(partial(telling.retire, node=node))
+        await self._run(partial(telling.retire, node=node))
 
     async def publish(self, node: str, catalogue: Catalogue, *, now: int) -> None:
         """Keep what *node* says of the application."""
         work = partial(telling.publish, node=node, catalogue=catalogue, now=now)
-        await self._write(work, len(catalogue.tasks))
+        await self._run(work, len(catalogue.tasks))
 
     async def catalogue(self) -> Catalogue:
         """Return the tasks and pools that masters have published."""
-        entries: dict[str, list[str]] = {"task": [], "pool": [], "app": []}
-        for kind, entry in await self._reader.rows(reading.CATALOGUE):
-            entries[kind].append(entry)
-        rest = msgspec.json.decode(entries["app"][0], type=Catalogue) if entries["app"] else Catalogue()
-        return msgspec.structs.replace(
-            rest,
-            tasks=tuple(msgspec.json.decode(entry, type=TaskEntry) for entry in entries["task"]),
-            pools=tuple(msgspec.json.decode(entry, type=PoolEntry) for entry in entries["pool"]),
-        )
+        return reading.catalogue(await self._reader.rows(reading.CATALOGUE))
 
-    async def _write(self, work: Callable[[Transaction], T], weight: int = 1) -> T:
-        if self._writer_or_none is None:
+    async def _run(self, function: Callable[[Transaction], T], weight: int = 1) -> T:
+        return await self._open_writer().run(function, weight=weight, listeners=self._listeners)
+
+    async def _run_each(self, verb: Verb[ItemT, ResultT], items: Sequence[ItemT]) -> list[ResultT]:
+        return await self._open_writer().run_each(verb, items, listeners=self._listeners)
+
+    def _open_writer(self) -> Writer:
+        if self._writer is None:
             msg = (
                 f"the store at {self._location.path} is open for reading only, or closed; open it with open_store(url)"
             )
             raise StoreError(msg)
-        return await self._writer_or_none.run(work, weight=weight, listeners=self._listener_names)
+        return self._writer
 
-    def _set_listeners(self, listeners: set[SocketBell]) -> None:
-        self._listeners = listeners
-        self._listener_names = frozenset(bell.name for bell in listeners)
 
-    async def _job_rows(self, references: Sequence[UUID | int]) -> dict[int | str, tuple[Any, ...]]:
-        numbers = [reference for reference in references if isinstance(reference, int)]
-        ids = [str(reference) for reference in references if isinstance(reference, UUID)]
-        rows: dict[int | str, tuple[Any, ...]] = {}
-        if numbers:
-            rows |= {row[0]: row for row in await self._reader.rows(reading.BY_NUMBER, (json.dumps(numbers),))}
-        if ids:
-            rows |= {row[1]: row for row in await self._reader.rows(reading.BY_ID, (json.dumps(ids),))}
-        return rows
-
-    async def _record(self, row: tuple[Any, ...], *, attempts: bool) -> QueuedTaskRecord:
-        if not attempts:
-            return reading.record(row)
-        stored = await self._reader.rows(reading.ATTEMPTS, (row[0],))
-        return reading.record(row, reading.history(row, stored))
+def _release_unwanted(location: Location, opening: asyncio.Future[Writer]) -> None:
+    """Let go of a writer whose opener was cancelled meanwhile."""
+    if not opening.cancelled() and opening.exception() is None:
+        # Not on the event loop: it waits for the writer's thread.
+        threading.Thread(target=release, args=(location, opening.result())).start()

@@ -5,35 +5,35 @@ from __future__ import annotations
 import msgspec
 
 from litestar_queues.models import Catalogue, Node
-from litestar_queues.store.sqlite.writer import Transaction
+from litestar_queues.store.sqlite.transaction import Transaction
 
 _BEAT = "INSERT OR REPLACE INTO lq_node (id, beat_at, row) VALUES (?, ?, ?)"
 _ASKED = "SELECT number FROM lq_job WHERE status = 'running' AND node = ? AND cancel_requested_at IS NOT NULL"
 _PUBLISH = (
     "INSERT INTO lq_catalogue (kind, name, node, at, entry) VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, name) DO UPDATE "
-    "SET node = excluded.node, at = excluded.at, entry = excluded.entry"
+    "SET node = excluded.node, at = excluded.at, entry = excluded.entry WHERE excluded.at >= lq_catalogue.at"
 )
 
 
 def beat(transaction: Transaction, node: Node) -> list[int]:
     """Write the row of *node*, and return its running jobs that are to be cancelled."""
-    transaction.execute(_BEAT, (node.id, node.beat_at, _json(node)))
-    return [number for (number,) in transaction.execute(_ASKED, (node.id,))]
+    transaction.change(_BEAT, (node.id, node.beat_at, _json(node)))
+    return [number for (number,) in transaction.rows(_ASKED, (node.id,))]
 
 
 def retire(transaction: Transaction, node: str) -> None:
     """Forget *node*."""
-    transaction.execute("DELETE FROM lq_node WHERE id = ?", (node,))
+    transaction.change("DELETE FROM lq_node WHERE id = ?", (node,))
 
 
 def publish(transaction: Transaction, node: str, catalogue: Catalogue, now: int) -> None:
     """Keep the newest entry of each task and pool, and what *node* says of the rest."""
     for task in catalogue.tasks:
-        transaction.execute(_PUBLISH, ("task", task.name, node, now, _json(task)))
+        transaction.change(_PUBLISH, ("task", task.name, node, now, _json(task)))
     for pool in catalogue.pools:
-        transaction.execute(_PUBLISH, ("pool", pool.name, node, now, _json(pool)))
+        transaction.change(_PUBLISH, ("pool", pool.name, node, now, _json(pool)))
     rest = msgspec.structs.replace(catalogue, tasks=(), pools=())
-    transaction.execute(_PUBLISH, ("app", "", node, now, _json(rest)))
+    transaction.change(_PUBLISH, ("app", "", node, now, _json(rest)))
 
 
 def _json(value: object) -> str:

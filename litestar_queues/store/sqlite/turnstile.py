@@ -20,6 +20,10 @@ from pathlib import Path
 PATIENCE = 2.0
 """Seconds to wait for a turn."""
 _LOOK_EVERY = 0.0002
+"""Seconds between two tries. Blocking in the kernel would be fairer still, but no deadline reaches there."""
+_SULK = 10.0
+"""Seconds during which, after a turn did not come, nobody waits for one: else every commit would wait
+for as long as a dead holder's descriptor lives on in a fork."""
 _log = logging.getLogger("litestar_queues.store")
 
 
@@ -30,18 +34,17 @@ class Turnstile:
         self._turn = _open(folder / "turn")
         self._write = _open(folder / "write")
         self._has_write = False
+        self._sulks_until = 0.0
 
     def enter(self) -> bool:
         """Wait for a turn; return False, with a warning, when it did not come in time."""
-        until = time.monotonic() + PATIENCE
+        now = time.monotonic()
+        until = now if now < self._sulks_until else now + PATIENCE
         if not _take(self._turn, until):
-            _log.warning("no turn to write within %s s; going on without", PATIENCE)
-            return False
+            return self._go_without("the turn to write is held", now)
         self._has_write = _take(self._write, until)
         fcntl.flock(self._turn, fcntl.LOCK_UN)
-        if not self._has_write:
-            _log.warning("the writer before has not let go within %s s; going on without", PATIENCE)
-        return self._has_write
+        return self._has_write or self._go_without("the writer before has not let go", now)
 
     def leave(self) -> None:
         """Let the next one in."""
@@ -51,8 +54,17 @@ class Turnstile:
 
     def close(self) -> None:
         """Let go of the files."""
-        os.close(self._turn)
-        os.close(self._write)
+        turn, write = self._turn, self._write
+        self._turn = self._write = -1
+        for descriptor in (turn, write):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def _go_without(self, why: str, now: float) -> bool:
+        if now >= self._sulks_until:
+            self._sulks_until = now + PATIENCE + _SULK
+            _log.warning("%s for more than %g s; going on without a turn for %g s", why, PATIENCE, _SULK)
+        return False
 
 
 def _open(path: Path) -> int:
@@ -60,7 +72,7 @@ def _open(path: Path) -> int:
 
 
 def _take(descriptor: int, until: float) -> bool:
-    """Take a lock without blocking in the kernel, where no deadline could reach."""
+    """Take a lock; return False when it did not come free by *until*, or cannot be taken at all."""
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,5 +80,7 @@ def _take(descriptor: int, until: float) -> bool:
             if time.monotonic() >= until:
                 return False
             time.sleep(_LOOK_EVERY)
+        except OSError:  # a filesystem without such locks: a courtesy that is not to be had
+            return False
         else:
             return True

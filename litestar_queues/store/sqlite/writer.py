@@ -9,119 +9,81 @@ and one ``COMMIT``; a caller that is cancelled cancels nothing and can leave no 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import queue
 import sqlite3
-import sys
 import threading
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any, TypeVar
 
-from litestar_queues.exceptions import (
-    StoreCorrupt,
-    StoreError,
-    StoreFull,
-    StoreLocked,
-)
-from litestar_queues.models import Status
+from litestar_queues.exceptions import StoreCorrupt, StoreError
 from litestar_queues.store.opening import Durability
 from litestar_queues.store.sqlite.bells import Ringer
+from litestar_queues.store.sqlite.connection import (
+    BUSY,
+    CHECKPOINT_AT,
+    OutcomeUnknown,
+    connect,
+    explain,
+    set_durability,
+)
 from litestar_queues.store.sqlite.location import Location
 from litestar_queues.store.sqlite.migrations import migrate
+from litestar_queues.store.sqlite.transaction import Transaction
 from litestar_queues.store.sqlite.turnstile import Turnstile
 
 T = TypeVar("T")
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+Verb = Callable[[Transaction, Sequence[ItemT]], list[ResultT]]
+"""Does something to each item for itself, and returns a result for each."""
 
 GROUP = 400
 """Rows in one group at most: other processes wait for their turn meanwhile (256 rows: 13 ms at p99)."""
-BUSY = 10.0
-"""Seconds to wait for a lock that another program holds."""
-CHECKPOINT_AT = 4 * 1024 * 1024
-"""Bytes of the WAL past which it is copied into the database."""
 TRUNCATE_AT = 64 * 1024 * 1024
+"""Bytes of the WAL past which it is also cut: a long read has kept it from being used again."""
 _LOOK_AT_WAL_EVERY = 32
-
-
-class Transaction:
-    """What the functions of one group share: the connection, the stamp, the counts, whom to ring."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._stamp: int | None = None
-        self._counts: Counter[tuple[str, str]] = Counter()
-        self.changed: set[int] = set()
-        """Jobs whose watchers are rung after the commit."""
-        self.gives_work = False
-        """Masters are rung after the commit."""
-
-    @property
-    def stamp(self) -> int:
-        """The number of this transaction in the store's one sequence.
-
-        Taken when first needed, so that a claim which finds nothing writes nothing.
-        """
-        if self._stamp is None:
-            rows = self.execute("UPDATE lq_sequence SET value = value + 1 WHERE only = 1 RETURNING value")
-            self._stamp = int(rows[0][0])
-        return self._stamp
-
-    def execute(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        """Run one statement and fetch all of it: an open cursor would keep the commit from happening."""
-        return self._connection.execute(sql, parameters).fetchall()
-
-    def change(self, sql: str, parameters: tuple[Any, ...]) -> int:
-        """Run one statement and return how many rows it changed."""
-        return self._connection.execute(sql, parameters).rowcount
-
-    def move(self, queue: str, before: str | None, after: str | None, count: int = 1) -> None:
-        """Count jobs of *queue* from one status to another; None is outside."""
-        if before is not None:
-            self._counts[queue, before] -= count
-        if after is not None:
-            self._counts[queue, after] += count
-        if after in (Status.PENDING, Status.SCHEDULED):
-            self.gives_work = True
-
-    def write_counts(self) -> None:
-        """Write what was counted; a claim looks at it, and the commit needs it."""
-        for (name, status), count in self._counts.items():
-            if count:
-                self.execute(
-                    "INSERT INTO lq_tally (queue, status, count) VALUES (?, ?, ?) "
-                    "ON CONFLICT (queue, status) DO UPDATE SET count = count + excluded.count",
-                    (name, status, count),
-                )
-        self._counts.clear()
+_log = logging.getLogger("litestar_queues.store")
 
 
 class _Operation:
-    """A function that waits for its transaction, and who waits for it."""
+    """What waits for its transaction, and who waits for it."""
 
-    __slots__ = ("error", "function", "future", "listeners", "loop", "value", "weight")
+    __slots__ = ("error", "future", "items", "listeners", "loop", "value", "verb", "weight")
 
-    def __init__(self, function: Callable[[Transaction], Any], weight: int, listeners: frozenset[str]) -> None:
-        self.function = function
+    def __init__(self, verb: Callable[..., Any], items: Sequence[Any] | None, weight: int, listeners: frozenset[str]):
+        self.verb = verb
+        self.items = items
+        """None: *verb* is a function of the transaction alone."""
         self.weight = weight
         self.listeners = listeners
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
         self.value: Any = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
+
+    def kind(self) -> object:
+        """Neighbours of one kind run as one."""
+        return self if self.items is None else self.verb
 
 
 class Writer:
-    """One thread, one connection; shared by all stores of the process that are at this place."""
+    """The thread that writes, shared by all stores of the process that are at one place."""
 
     def __init__(self, location: Location, durability: Durability) -> None:
+        self.pid = os.getpid()
+        self.users = 0
+        """Stores that use it; kept by ``sharing``."""
         self._location = location
         self._durability = durability
         self._waiting: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
+        self._stopping = threading.Lock()
+        self._is_stopped = False
         self._opened = threading.Event()
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._commits = 0
-        self.users = 0
-        self.pid = os.getpid()
         # A daemon: a program that forgets to close its store must still be able to end.
         self._thread = threading.Thread(target=self._run, name="litestar-queues-writer", daemon=True)
         self._thread.start()
@@ -132,25 +94,53 @@ class Writer:
         if self._failure is not None:
             raise self._failure
 
-    async def run(
-        self, function: Callable[[Transaction], T], *, weight: int = 1, listeners: frozenset[str] = frozenset()
-    ) -> T:
+    def require(self, durability: Durability) -> None:
+        """Write with at least this durability: of several stores at one place the most careful decides."""
+        if durability == "power":
+            self._durability = durability
+
+    async def run(self, function: Callable[[Transaction], T], *, weight: int, listeners: frozenset[str]) -> T:
         """Run *function* in a transaction, with whatever else waits; return its value once that is committed.
 
         *weight* is about how many rows it writes; *listeners* are the caller's own bells, not rung.
         """
-        if self.pid != os.getpid():
-            msg = "this store was opened before a fork; open it anew in the child process"
-            raise StoreError(msg)
-        operation = _Operation(function, weight, listeners)
-        self._waiting.put(operation)
-        value: T = await operation.future
+        value: T = await self._put(_Operation(function, None, weight, listeners))
         return value
+
+    async def run_each(
+        self, verb: Verb[ItemT, ResultT], items: Sequence[ItemT], *, listeners: frozenset[str]
+    ) -> list[ResultT]:
+        """Run *verb* on *items*, together with those of other callers; return the results for these."""
+        values: list[ResultT] = await self._put(_Operation(verb, items, len(items), listeners))
+        return values
 
     def stop(self) -> None:
         """Write what waits, close the database and end the thread."""
-        self._waiting.put(None)
+        with self._stopping:
+            self._is_stopped = True
+            self._waiting.put(None)
         self._thread.join()
+
+    def let_go_in_child(self) -> None:
+        """Close, in a forked child, what is not the database.
+
+        A copy of the turnstile's descriptors would keep a dead parent's turn taken. The connection
+        stays as it is, unused and open.
+        """
+        if self._opened.is_set() and self._failure is None:
+            self._turnstile.close()
+            self._ringer.close()
+
+    def _put(self, operation: _Operation) -> asyncio.Future[Any]:
+        if self.pid != os.getpid():
+            msg = "this store was opened before a fork; open it anew in the child process"
+            raise StoreError(msg)
+        with self._stopping:
+            if self._is_stopped:
+                msg = f"the store at {self._location.path} is closed; open it with open_store(url)"
+                raise StoreError(msg)
+            self._waiting.put(operation)
+        return operation.future
 
     # From here on, everything runs on the writer's thread.
 
@@ -158,8 +148,8 @@ class Writer:
         try:
             self._open()
         # Whatever it is, the opener must hear of it; it raises there.
-        except Exception as error:
-            self._failure = self._in_our_words(error)
+        except BaseException as error:
+            self._failure = explain(error, self._location)
             return
         finally:
             self._opened.set()
@@ -171,13 +161,14 @@ class Writer:
     def _open(self) -> None:
         self._turnstile = Turnstile(self._location.folder)
         self._ringer = Ringer(self._location.folder / "bells")
-        self._turnstile.enter()  # journal_mode fails at once when another process is switching too
+        self._turnstile.enter()
         try:
-            self._connection = connect(self._location, self._durability)
+            self._identity = self._look_at_file()
+            self._connection = connect(self._location)
+            self._set_durability()
             migrate(self._connection, str(self._location.path))
         finally:
             self._turnstile.leave()
-        self._identity = self._look_at_file()
 
     def _serve(self) -> None:
         carried: _Operation | None = None
@@ -191,7 +182,7 @@ class Writer:
             if operation is None:
                 return
             group, carried, is_last = self._gather(operation)
-            self._commit(group)
+            self._take_turn(group)
             pause = self._ringer.pay()
             if is_last:
                 return
@@ -211,53 +202,77 @@ class Writer:
             group.append(operation)
             weight += operation.weight
 
-    def _commit(self, group: list[_Operation]) -> None:
+    def _take_turn(self, group: list[_Operation]) -> None:
         self._turnstile.enter()
         try:
             self._write(group)
+            self._commits += 1
+            if self._commits % _LOOK_AT_WAL_EVERY == 0:
+                self._checkpoint()
         finally:
             self._turnstile.leave()
-        _resolve(group)
 
     def _write(self, group: list[_Operation]) -> None:
         try:
-            transaction = self._transact(group)
-        # Any of the functions may have failed: they are run again, each for itself.
-        except Exception as error:
+            self._begin()
+            transaction = self._apply(group)
+            self._commit()
+        # Whatever it is, those who wait must hear of it, and the thread must go on.
+        except BaseException as error:
             self._rollback()
-            if len(group) == 1:
-                group[0].error = self._in_our_words(error)
+            if isinstance(error, _OneFailed) and len(group) > 1:
+                for operation in group:  # each for itself, so that a bad one does not hurt the others
+                    self._write([operation])
                 return
+            cause = error.__cause__ if isinstance(error, _OneFailed) else error
             for operation in group:
-                self._write([operation])
-            return
-        self._commits += 1
-        if self._commits % _LOOK_AT_WAL_EVERY == 0:
-            self._checkpoint()
-        skip = frozenset.intersection(*(operation.listeners for operation in group))
-        if transaction.gives_work or transaction.changed:
-            self._ringer.ring(masters=transaction.gives_work, changed=transaction.changed, skip=skip)
+                operation.error = explain(cause or error, self._location)
+        else:
+            skip = frozenset.intersection(*(operation.listeners for operation in group))
+            if transaction.gives_work or transaction.changed:
+                self._ringer.ring(masters=transaction.gives_work, changed=transaction.changed, skip=skip)
+        _resolve(group)
 
-    def _transact(self, group: list[_Operation]) -> Transaction:
+    def _begin(self) -> None:
         if self._look_at_file() != self._identity:
             msg = (
-                f"the database file {self._location.path} was deleted or replaced while it was in use; "
+                f"the database file {self._location.path} was replaced or deleted while it was in use; "
                 "nothing more is accepted: restart this program"
             )
             raise StoreCorrupt(msg)
+        if self._durability != self._durability_set:
+            self._set_durability()
         # Take the write lock at once. A deferred transaction that reads first and writes later fails
         # with "database is locked" straight away, whatever the busy timeout says.
         self._connection.execute("BEGIN IMMEDIATE")
+
+    def _apply(self, group: list[_Operation]) -> Transaction:
         transaction = Transaction(self._connection)
-        for operation in group:
-            operation.value = operation.function(transaction)
-        transaction.write_counts()
-        self._connection.execute("COMMIT")
+        try:
+            for _, neighbours in groupby(group, key=_Operation.kind):
+                _apply_together(transaction, list(neighbours))
+            transaction.write_counts()
+        # Any of the functions may have failed: theirs to say.
+        except BaseException as error:
+            raise _OneFailed from error
         return transaction
 
+    def _commit(self) -> None:
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise OutcomeUnknown from error
+
     def _rollback(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            _log.exception("rolling back in %s failed", self._location.path)
+
+    def _set_durability(self) -> None:
+        self._durability_set = self._durability
+        set_durability(self._connection, self._durability_set)
 
     def _look_at_file(self) -> tuple[int, int] | None:
         """Return which file is there (4 µs): an insert into a deleted one succeeds silently."""
@@ -273,76 +288,43 @@ class Writer:
             size = os.stat(f"{self._location.path}-wal").st_size
         except OSError:
             return
-        if size > CHECKPOINT_AT:
-            mode = "TRUNCATE" if size > TRUNCATE_AT else "PASSIVE"
+        if size <= CHECKPOINT_AT:
+            return
+        mode = "TRUNCATE" if size > TRUNCATE_AT else "PASSIVE"
+        try:
             self._connection.execute("PRAGMA busy_timeout = 0")
-            try:
-                self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
-            finally:
-                self._connection.execute(f"PRAGMA busy_timeout = {int(BUSY * 1000)}")
+            self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+            self._connection.execute(f"PRAGMA busy_timeout = {int(BUSY * 1000)}")
+        except sqlite3.Error:
+            _log.exception("copying the write-ahead log of %s into it failed", self._location.path)
 
     def _close(self) -> None:
-        self._turnstile.enter()
-        self._connection.close()
-        self._turnstile.leave()
-        self._turnstile.close()
+        self._ringer.ring_owed()
         self._ringer.close()
-
-    def _in_our_words(self, error: Exception) -> Exception:
-        return explain(error, self._location)
-
-
-def connect(location: Location, durability: Durability) -> sqlite3.Connection:
-    """Open the database for writing, by the rules of the design's section 5."""
-    connection = sqlite3.connect(
-        location.uri("rw"), uri=True, timeout=BUSY, isolation_level=None, cached_statements=256, check_same_thread=False
-    )
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts only before the first table
-    connection.execute("PRAGMA journal_mode = WAL").fetchall()
-    connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
-    connection.execute("PRAGMA wal_autocheckpoint = 0")
-    connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_AT}")
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA trusted_schema = OFF")
-    connection.execute("PRAGMA temp_store = MEMORY")
-    connection.execute("PRAGMA cache_size = -16384")
-    if sys.version_info >= (3, 12):
-        # The last to close would otherwise copy and unlink the WAL, also when it only believes that
-        # it is the last.
-        connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
-    return connection
+        self._turnstile.enter()
+        try:
+            self._connection.close()
+        finally:
+            self._turnstile.leave()
+            self._turnstile.close()
 
 
-def explain(error: Exception, location: Location) -> Exception:
-    """Return *error* as the ``StoreError`` that says what to do; what is not SQLite's stays as it is."""
-    if not isinstance(error, sqlite3.Error):
-        return error
-    path = location.path
-    code = getattr(error, "sqlite_errorcode", None)
-    explained: StoreError
-    match (code or 0) & 0xFF:
-        case sqlite3.SQLITE_FULL:
-            explained = StoreFull(f"the disk that holds {path} is full; free some space: nothing of this was stored")
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            explained = StoreLocked(
-                f"another program has held the write lock of {path} for {BUSY:g} s; end its transaction and try again"
-            )
-        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
-            return location.unwritable()
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            explained = StoreCorrupt(
-                f"{path} is damaged or not a database ({error}); restore a backup, or save what can be read "
-                f"with: sqlite3 {path} .recover"
-            )
-        case sqlite3.SQLITE_IOERR:
-            explained = StoreError(
-                f"reading or writing {path} failed ({error}); whether this was stored is unknown: check the disk, "
-                "then repeat it with the same ids or key"
-            )
-        case _:
-            explained = StoreError(f"the database {path} refused: {error}")
-    explained.__cause__ = error
-    return explained
+class _OneFailed(Exception):
+    """A function of the group raised; its error is the cause."""
+
+
+def _apply_together(transaction: Transaction, operations: list[_Operation]) -> None:
+    """Run one function, or one verb on the items of all *operations*."""
+    first = operations[0]
+    if first.items is None:
+        first.value = first.verb(transaction)
+        return
+    values = first.verb(transaction, [item for operation in operations for item in operation.items or ()])
+    start = 0
+    for operation in operations:
+        end = start + len(operation.items or ())
+        operation.value = values[start:end]
+        start = end
 
 
 def _resolve(group: list[_Operation]) -> None:
@@ -365,44 +347,3 @@ def _set_results(operations: list[_Operation]) -> None:
             operation.future.set_exception(operation.error)
         else:
             operation.future.set_result(operation.value)
-
-
-_writers: dict[str, Writer] = {}
-_lock = threading.Lock()
-_left_by_parent: list[Writer] = []
-"""Writers of the parent process, kept so that nothing closes their connections: a forked child that
-closed one would take the parent's locks with it."""
-
-
-def acquire(location: Location, durability: Durability) -> Writer:
-    """Return the process's writer for a place, opened; blocks. Each ``acquire`` needs one ``release``."""
-    key = str(location.path)
-    with _lock:
-        writer = _writers.get(key)
-        if writer is None:
-            writer = Writer(location, durability)
-            writer.wait_until_open()
-            _writers[key] = writer
-        writer.users += 1
-        return writer
-
-
-def release(location: Location, writer: Writer) -> None:
-    """Let go of a writer; the last one to do so ends its thread. Blocks."""
-    if writer.pid != os.getpid():
-        return
-    with _lock:
-        writer.users -= 1
-        if writer.users == 0:
-            _writers.pop(str(location.path), None)
-            writer.stop()
-
-
-def _forget_parents_writers() -> None:
-    global _lock
-    _lock = threading.Lock()
-    _left_by_parent.extend(_writers.values())
-    _writers.clear()
-
-
-os.register_at_fork(after_in_child=_forget_parents_writers)
