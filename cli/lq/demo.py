@@ -135,7 +135,7 @@ async def _follow(service: QueueService, census: Census, master: subprocess.Pope
 
 
 async def _progress(service: QueueService, record: QueuedTaskRecord) -> tuple[float, str]:
-    events = [event for event in await service.get_events(record.number) if event.type == "task.progress"]
+    events = [event for event in await service.task_events(record.number) if event.type == "task.progress"]
     last = events[-1] if events else None
     return (0.0, "") if last is None else (last.progress_percent or 0.0, last.message or "")
 
