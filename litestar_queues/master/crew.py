@@ -171,13 +171,14 @@ class Crew:
 
     def request_stop(self, assignment: Assignment, reason: Reason) -> None:
         """Begin to stop a run."""
-        self._spawn(ladder.stop(assignment, reason, self._tell))
+        stop = ladder.begin(assignment, reason, self._tell)
+        if stop is not None:
+            self._spawn(ladder.enforce(assignment, stop))
 
     def kill_running(self) -> None:
         """Stop all runs now, without asking."""
         for assignment in self.running():
-            if assignment.stop is None:
-                self.request_stop(assignment, Reason.DRAIN)
+            ladder.begin(assignment, Reason.DRAIN, self._tell)
             assignment.worker.kill()
 
     def _ready(self, worker: WorkerProcess, report: wire.Ready) -> None:

@@ -23,22 +23,28 @@ from litestar_queues.master.process import WorkerProcess
 _STOPPED = "the process was stopped (state T), so it could not show its stack"
 
 
-async def stop(assignment: Assignment, reason: Reason, tell: Subscriber) -> None:
-    """Make the run of *assignment* stop within its ``kill_grace``; return once it has been asked or killed.
+def begin(assignment: Assignment, reason: Reason, tell: Subscriber) -> Stop | None:
+    """Decide that the run of *assignment* is to stop; from now on its end is known to be our doing.
 
-    A run that is being stopped already goes on being stopped for the first reason.
+    Returns None for a run that has ended, or is being stopped already: the first reason stays.
     """
     if assignment.stop is not None or assignment.ended.is_set():
-        return
-    worker, job = assignment.worker, assignment.job
+        return None
+    job = assignment.job
     assignment.stop = Stop(reason)
-    tell(JobStopping(job.number, job.task, worker.name, reason.name.lower()))
+    tell(JobStopping(job.number, job.task, assignment.worker.name, reason.name.lower()))
+    return assignment.stop
+
+
+async def enforce(assignment: Assignment, stop: Stop) -> None:
+    """Make the run stop within its ``kill_grace``; return once it has ended or been killed."""
+    worker, job = assignment.worker, assignment.job
     loop = asyncio.get_running_loop()
     kill_at = loop.time() + job.kill_grace / SECOND
-    assignment.stop.stack = await _look(worker)
+    stop.stack = await _look(worker)
     if assignment.ended.is_set() or worker.cell is None:
         return
-    worker.cell.ask_to_stop(job.number, job.fence, reason)
+    worker.cell.ask_to_stop(job.number, job.fence, stop.reason)
     worker.signal(signal.SIGUSR2)
     try:
         async with asyncio.timeout_at(kill_at):

@@ -128,8 +128,7 @@ class Writer:
         stays as it is, unused and open.
         """
         if self._opened.is_set() and self._failure is None:
-            self._turnstile.close()
-            self._ringer.close()
+            self._let_go_of_folder()
 
     def _put(self, operation: _Operation) -> asyncio.Future[Any]:
         if self.pid != os.getpid():
@@ -167,6 +166,9 @@ class Writer:
             self._connection = connect(self._location)
             self._set_durability()
             migrate(self._connection, str(self._location.path))
+        except BaseException:
+            self._let_go_of_folder()
+            raise
         finally:
             self._turnstile.leave()
 
@@ -300,13 +302,16 @@ class Writer:
 
     def _close(self) -> None:
         self._ringer.ring_owed()
-        self._ringer.close()
         self._turnstile.enter()
         try:
             self._connection.close()
         finally:
             self._turnstile.leave()
-            self._turnstile.close()
+            self._let_go_of_folder()
+
+    def _let_go_of_folder(self) -> None:
+        self._turnstile.close()
+        self._ringer.close()
 
 
 class _OneFailed(Exception):
