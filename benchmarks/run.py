@@ -1,0 +1,244 @@
+"""What it does on this machine: ``python benchmarks/run.py [NAME …] [--seconds S]``.
+
+Each measure starts real masters on databases of its own and prints figures; none of them is a test.
+The settings are the defaults: ``synchronous=FULL``, every job with a timeout, results read back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from support import logbook, zoo
+from support.masters import RunningMaster
+from support.waiting import wait_until
+
+from litestar_queues import QueueConfig, QueueService, TaskRequest
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(int(len(values) * share), len(values) - 1)]
+
+
+def milliseconds(values: list[float]) -> str:
+    p50, p99 = percentile(values, 0.5), percentile(values, 0.99)
+    return f"p50 {p50 * 1e3:.2f} ms, p99 {p99 * 1e3:.2f} ms, worst {max(values) * 1e3:.2f} ms ({len(values)} samples)"
+
+
+@contextlib.contextmanager
+def bench(*arguments: str) -> Iterator[tuple[str, RunningMaster, Path]]:
+    with tempfile.TemporaryDirectory(prefix="lq-bench-", dir=os.environ.get("LQ_BENCH_DIR")) as folder:
+        path = Path(folder)
+        os.environ[logbook.VARIABLE] = str(path / "logbook")
+        url = f"sqlite:///{path / 'bench.db'}"
+        with RunningMaster(path, "--import", "support.zoo", "--log-level", "none", *arguments, url=url) as master:
+            master.until_serving()
+            wait_until(lambda: _are_idle(master), "workers and spare have booted")
+            yield url, master, path
+
+
+def _are_idle(master: RunningMaster) -> bool:
+    """True once nothing of the master has used any CPU for half a second: everything has booted."""
+    before = cpu_of_tree(master)
+    time.sleep(0.5)
+    return len(master.workers()) >= 2 and cpu_of_tree(master) - before < 0.03
+
+
+def cpu_of_tree(master: RunningMaster) -> float:
+    ticks = 0
+    for pid in [master.pid, *master.workers()]:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+async def drain(seconds: float) -> None:
+    """Drain no-op jobs with two workers, one job in flight each."""
+    count = 3_000
+    with bench("--concurrency", "2") as (url, master, _):
+        async with QueueService(QueueConfig(queue_backend=url)) as service:
+            blocker = TaskRequest(zoo.good.using(timeout=60), (1,))
+            before, started = cpu_of_tree(master), time.perf_counter()
+            results = await service.enqueue_many([blocker] * count)
+            await results[-1].wait(120)
+            while (await service.get_statistics()).completed < count:
+                await asyncio.sleep(0.002)
+            took = time.perf_counter() - started
+            cpu = cpu_of_tree(master) - before
+    print(f"drain: {count / took:,.0f} jobs/s, {cpu / count * 1e6:.0f} µs of CPU per job in master and workers")
+
+
+async def pickup(seconds: float) -> None:
+    """From enqueue to the first line of the task, idle, one after the other."""
+    waits: list[float] = []
+    with bench("--concurrency", "2") as (url, _, path):
+        async with QueueService(QueueConfig(queue_backend=url)) as service:
+            for index in range(200):
+                at = time.monotonic_ns()
+                await (await service.enqueue(zoo.recorded, f"pickup-{index}")).wait(10)
+                [line] = [words for words in logbook.read(path / "logbook")[-2:] if words[2] == "start"]
+                waits.append((int(line[0]) - at) / 1e9)
+    print(f"pickup, idle: {milliseconds(waits)}")
+
+
+def _enqueue_for(url: str, seconds: float, out: multiprocessing.Queue[list[float]], pause: float) -> None:
+    async def run() -> list[float]:
+        waits: list[float] = []
+        async with QueueService(QueueConfig(queue_backend=url)) as service:
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                at = time.perf_counter()
+                await service.enqueue(zoo.good, 1)
+                waits.append(time.perf_counter() - at)
+                await asyncio.sleep(pause)
+        return waits
+
+    try:
+        out.put(asyncio.run(run()))
+    except Exception as error:
+        print(f"enqueue failed: {type(error).__name__}: {error}", flush=True)
+        out.put([])
+
+
+async def enqueue(seconds: float) -> None:
+    """Latency of enqueue in a second process during a full drain."""
+    with bench("--concurrency", "2") as (url, _, _path):
+        async with QueueService(QueueConfig(queue_backend=url)) as service:
+            await service.enqueue_many([TaskRequest(zoo.good, (1,))] * 30_000)
+        context = multiprocessing.get_context("spawn")
+        out = context.Queue()
+        process = context.Process(target=_enqueue_for, args=(url, min(seconds, 8), out, 0.005))
+        process.start()
+        waits = await asyncio.to_thread(out.get)
+        process.join()
+    print(f"enqueue beside a full drain: {milliseconds(waits)}")
+
+
+async def writers(seconds: float) -> None:
+    """Sixteen processes that enqueue as fast as they can: no lock error."""
+    with tempfile.TemporaryDirectory(prefix="lq-bench-") as folder:
+        url = f"sqlite:///{folder}/writers.db"
+        context = multiprocessing.get_context("spawn")
+        out = context.Queue()
+        processes = [context.Process(target=_enqueue_for, args=(url, seconds, out, 0.0)) for _ in range(16)]
+        for process in processes:
+            process.start()
+        lists = [await asyncio.to_thread(out.get) for _ in processes]
+        for process in processes:
+            process.join()
+        with contextlib.closing(sqlite3.connect(f"{folder}/writers.db")) as connection:
+            [(rows,)] = connection.execute("SELECT count(*) FROM lq_job").fetchall()
+    waits = [wait for each in lists for wait in each]
+    errors = sum(not each for each in lists)
+    counts = sorted(len(each) for each in lists)
+    print(f"16 writers for {seconds:g} s: {errors} with errors, {len(waits):,} accepted, {rows:,} stored, ", end="")
+    print(f"{milliseconds(waits)}; least and most per writer {counts[0]} and {counts[-1]}")
+
+
+async def kills(seconds: float) -> None:
+    """How far past timeout + grace a run that cannot be asked lives."""
+    cases = (zoo.hang_in_c, zoo.swallow_everything, zoo.stop_itself, zoo.fork_holder, zoo.setsid_child, zoo.endless_regex)
+    over: list[float] = []
+    with bench("--concurrency", "2") as (url, _, _path):
+        async with QueueService(QueueConfig(queue_backend=url)) as service:
+            results = [await service.enqueue(case) for _ in range(4) for case in cases]
+            for result in results:
+                record = await result.wait(120)
+                receipt = record.attempts[-1].receipt
+                assert receipt is not None
+                ended = record.completed_at.timestamp() if record.completed_at else 0.0
+                over.append(ended - receipt.started_at / 1e6 - 0.8)
+    print(f"end of a killed run past its timeout + grace: {milliseconds(over)}")
+
+
+async def replacement(seconds: float) -> None:
+    """From kill -9 of a worker until its job has started again."""
+    waits: list[float] = []
+    with bench("--concurrency", "1") as (url, _, path):
+        async with QueueService(QueueConfig(queue_backend=url)) as service:
+            for index in range(10):
+                name = f"job-{index}"
+                flag = path / f"go-{index}"
+                result = await service.enqueue(zoo.until_told, name, str(flag))
+                [line] = wait_until(lambda name=name: _starts(path, name), "it has started")
+                at = time.monotonic_ns()
+                os.kill(int(line[1]), signal.SIGKILL)
+                lines = wait_until(lambda name=name: _starts(path, name)[1:], "it has started again")
+                waits.append((int(lines[0][0]) - at) / 1e9)
+                flag.touch()
+                await result.wait(30)
+                await asyncio.sleep(0.8)  # until a new spare is ready: what a worker that dies now and then finds
+    print(f"kill -9 of a worker, until its job runs again: {milliseconds(waits)}")
+
+
+async def orphans(seconds: float) -> None:
+    """From kill -9 of the master until its workers are gone, and until the next one has started its jobs."""
+    gone: list[float] = []
+    for _ in range(5):
+        with bench("--concurrency", "2") as (url, master, path):
+            async with QueueService(QueueConfig(queue_backend=url)) as service:
+                await service.enqueue(zoo.until_told, "held", str(path / "never"))
+                wait_until(lambda path=path: _starts(path, "held"), "it has started")
+                at = time.monotonic()
+                master.signal(signal.SIGKILL)
+                master.process.wait()
+                wait_until(lambda master=master: not master.workers(), "workers are gone")
+                gone.append(time.monotonic() - at)
+    print(f"kill -9 of the master, until its workers are gone: {milliseconds(gone)}")
+
+
+async def idle(seconds: float) -> None:
+    """CPU and memory of an idle master."""
+    with bench("--concurrency", "2") as (_, master, _path):
+        before, at = cpu_of_tree(master), time.monotonic()
+        await asyncio.sleep(min(seconds, 10))
+        share = (cpu_of_tree(master) - before) / (time.monotonic() - at)
+        memory = int(Path(f"/proc/{master.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    print(f"idle: {share * 100:.2f} % of a core with 2 workers and a spare; master {memory / 2**20:.0f} MiB")
+
+
+async def start(seconds: float) -> None:
+    """How long `lq inspect` takes on a small store."""
+    with bench("--concurrency", "1") as (url, _, _path):
+        takes = []
+        for _ in range(10):
+            at = time.perf_counter()
+            subprocess.run([sys.executable, "-m", "lq", "inspect", "--url", url], check=True, stdout=subprocess.DEVNULL)
+            takes.append(time.perf_counter() - at)
+    print(f"lq inspect: median {statistics.median(takes) * 1e3:.0f} ms")
+
+
+def _starts(path: Path, name: str) -> list[list[str]]:
+    return [words for words in logbook.read(path / "logbook") if words[2:4] == ["start", name]]
+
+
+MEASURES: dict[str, Callable[[float], object]] = {
+    each.__name__: each for each in (drain, pickup, enqueue, writers, kills, replacement, orphans, idle, start)
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MEASURES)} [all]")
+    parser.add_argument("--seconds", type=float, default=30.0, help="for the measures that go on for a time [30]")
+    given = parser.parse_args()
+    for name in given.names or MEASURES:
+        asyncio.run(MEASURES[name](given.seconds))  # type: ignore[arg-type]  # each is a coroutine function
+
+
+if __name__ == "__main__":
+    main()
