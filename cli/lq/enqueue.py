@@ -65,7 +65,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer r
 @click.option("--url", envvar=URL_VARIABLE, metavar="URL", help="The store; else the project's.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document.")
 def enqueue(task: str, arguments: tuple[str, ...], url: str | None, as_json: bool, **given: Any) -> None:
-    r"""Enqueue TASK with these arguments.
+    """Enqueue TASK with these arguments.
 
     A VALUE is read as the parameter's type asks: as it is for text, as JSON otherwise. NAME=VALUE
     gives a parameter by name. The task must have been published by a worker of this store; neither
@@ -76,7 +76,7 @@ def enqueue(task: str, arguments: tuple[str, ...], url: str | None, as_json: boo
       lq enqueue reports.render report-1
       lq enqueue reports.render report-1 deep=true --queue slow --in 10m
       lq enqueue add 1 2 --wait
-    """
+    """  # noqa: D301 (click reads the backspace)
     wait, limit = given.pop("wait"), given.pop("wait_timeout")
     options = {name: value for name, value in given.items() if value is not None}
     if "delay" in options:

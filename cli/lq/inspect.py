@@ -28,7 +28,7 @@ SHORTEST_ENDING = 6
 )
 @click.option("-w", "--watch", is_flag=True, help="Show the overview again every second, until Ctrl-C.")
 def inspect(job: str | None, url: str | None, as_json: bool, limit: int, watch: bool) -> None:
-    r"""Show the queues, the workers and the latest failures; or all about one JOB.
+    """Show the queues, the workers and the latest failures; or all about one JOB.
 
     JOB is a number (4821 or #4821), an id, or at least the last 6 characters of an id.
 
@@ -37,7 +37,7 @@ def inspect(job: str | None, url: str | None, as_json: bool, limit: int, watch: 
       lq inspect
       lq inspect 4821
       lq inspect --json | jq .queues
-    """
+    """  # noqa: D301 (click reads the backspace)
     if job is None:
         asyncio.run(_overview(resolve_url(url), as_json=as_json, watch=watch))
     else:

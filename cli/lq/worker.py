@@ -45,7 +45,7 @@ def worker(
     url: str | None,
     log_level: str,
 ) -> None:
-    r"""Serve jobs until told to stop.
+    """Serve jobs until told to stop.
 
     \b
     Examples:
@@ -55,7 +55,7 @@ def worker(
 
     SIGTERM or Ctrl-C finishes the running jobs; a second one hands them back at once.
     Exit status: 0 stopped in good order; 4 the app or the store cannot be used; 8 jobs were handed back.
-    """
+    """  # noqa: D301 (click reads the backspace)
     import litestar_queues
 
     version = litestar_queues.__version__

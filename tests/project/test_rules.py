@@ -1,0 +1,110 @@
+"""Rules that hold for all of the source: sizes, what is never called, what importing costs, public names."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from tests_root import ROOT, sources
+
+import litestar_queues
+
+FORBIDDEN_MODULES = {"pickle", "marshal", "dill", "shelve", "cloudpickle"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+MAY_IMPORT_BY_NAME = {
+    "litestar_queues/worker/application.py",  # the name is from the command line or the project's settings
+    "litestar_queues/__init__.py",  # the table of public names
+    "cli/lq/__main__.py",  # the table of commands
+}
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", sources(), ids=relative)
+def test_a_file_fits_on_a_few_screens(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 420
+
+
+@pytest.mark.parametrize("path", sources(), ids=relative)
+def test_nothing_stored_could_be_executed(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".")[0] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [(node.module or "").split(".")[0]]
+        assert not FORBIDDEN_MODULES & set(names), f"{path}: {names}"
+        if isinstance(node, ast.Call):
+            called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            is_plain = isinstance(node.func, ast.Name)
+            assert not (is_plain and called in FORBIDDEN_CALLS), f"{path}:{node.lineno} calls {called}"
+            if called == "import_module":
+                assert relative(path) in MAY_IMPORT_BY_NAME, f"{path}:{node.lineno} imports by name"
+
+
+@pytest.mark.parametrize("path", sources(), ids=relative)
+def test_no_error_is_swallowed(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ExceptHandler) and isinstance(node.body[0], ast.Pass):
+            kinds = {"BaseException"} if node.type is None else set(ast.unparse(node.type).strip("()").split(", "))
+            assert not kinds & {"Exception", "BaseException"}, f"{path}:{node.lineno}"
+
+
+def run(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "import litestar_queues",
+        "from litestar_queues import task, QueueService, QueueConfig, TaskResult",
+        "import lq.__main__, lq.inspect, lq.overview, lq.jobpage, lq.enqueue",
+        "import litestar_queues.master.supervisor",
+    ],
+)
+def test_litestar_is_not_imported_by(what: str) -> None:
+    loaded = "sorted(name for name in sys.modules if name.split('.')[0] == 'litestar')"
+    assert run(f"import sys; {what}; print({loaded})") == "[]"
+
+
+def test_every_public_name_can_be_imported_and_the_list_is_sorted() -> None:
+    names = litestar_queues.__all__
+    assert list(names) == sorted(names)
+    for name in names:
+        assert hasattr(litestar_queues, name)
+    star = run("from litestar_queues import *; print(callable(task), QueuePlugin.__name__)")
+    assert star == "True QueuePlugin"
+
+
+def test_the_decorator_is_not_hidden_by_a_module() -> None:
+    program = (
+        "import litestar_queues.tasks, litestar_queues.plugin; from litestar_queues import task; print(callable(task))"
+    )
+    assert run(program) == "True"
+
+
+def test_the_wheel_holds_both_packages_and_their_data(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    build = f"WheelBuilder({str(ROOT)!r}).build(directory={str(tmp_path)!r})"
+    program = f"from hatchling.builders.wheel import WheelBuilder; print(*{build})"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    [wheel] = done.stdout.split()
+    names = set(zipfile.ZipFile(wheel).namelist())
+    needed = {
+        "litestar_queues/py.typed",
+        "litestar_queues/store/sqlite/schema.sql",
+        "lq/__main__.py",
+        "lq/census/tasks.py",
+    }
+    assert needed <= names
+    assert not {name for name in names if name.startswith(("cli/", "tests/"))}
