@@ -74,7 +74,7 @@ class Ringer:
 
     def ring_owed(self) -> None:
         """Ring those whose pause is not over: there will be no later."""
-        for listed in self._owed.values():
+        for listed in list(self._owed.values()):
             self._send(listed)
 
     def close(self) -> None:

@@ -44,7 +44,9 @@ def set_durability(connection: sqlite3.Connection, durability: Durability) -> No
 
 
 def _set_up(connection: sqlite3.Connection, location: Location) -> None:
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts only before the first table
+    [(pages,)] = connection.execute("PRAGMA page_count").fetchall()
+    if pages == 0:  # counts only before the first table, and later would still write to the file
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     _use_wal(connection, location)
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_AT}")

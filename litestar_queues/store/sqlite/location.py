@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 from urllib.parse import quote
@@ -63,8 +64,7 @@ class Location:
 
     def make(self) -> None:
         """Make the file and its folder where they are not there yet."""
-        if self.path.is_dir():
-            raise self._is_folder()
+        self._is_there()
         if not self.path.parent.is_dir():
             msg = f"the folder {self.path.parent} does not exist; make it, or choose another place for the database"
             raise StoreMissing(msg)
@@ -79,9 +79,7 @@ class Location:
 
     def check(self) -> None:
         """Refuse a place that cannot be read; nothing is made."""
-        if self.path.is_dir():
-            raise self._is_folder()
-        if not self.path.exists():
+        if not self._is_there():
             msg = f"there is no database at {self.path}; start a worker there (lq worker), or name another with --url"
             raise StoreMissing(msg)
 
@@ -98,8 +96,16 @@ class Location:
         if self.is_temporary:
             shutil.rmtree(self.path.parent, ignore_errors=True)
 
-    def _is_folder(self) -> StoreError:
-        return StoreError(f"{self.path} is a folder; name a database file")
+    def _is_there(self) -> bool:
+        try:
+            if not stat.S_ISDIR(os.stat(self.path).st_mode):
+                return True
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise self.unwritable(error) from error
+        msg = f"{self.path} is a folder; name a database file"
+        raise StoreError(msg)
 
     def _make_folder(self) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -79,6 +80,7 @@ head (queue, number) AS (
 SELECT head.queue, lq_job.run_at FROM head CROSS JOIN lq_job ON lq_job.number = head.number
 """
 NODES = "SELECT row FROM lq_node ORDER BY id"
+_WILD = re.compile("[%_!]")
 CATALOGUE = "SELECT kind, entry FROM lq_catalogue ORDER BY kind, name"
 
 
@@ -203,7 +205,7 @@ def _condition(query: Query) -> tuple[str, tuple[Any, ...]]:
         "task = ?": query.task,
         "key = ?": query.key,
         "number < ?": query.before,
-        "id LIKE ?": None if query.id_ending is None else "%" + query.id_ending.replace("%", "").replace("_", ""),
+        "id LIKE ? ESCAPE '!'": None if query.id_ending is None else "%" + _WILD.sub(r"!\g<0>", query.id_ending),
     }
     given = {condition: value for condition, value in conditions.items() if value is not None}
     return " AND ".join(given) or "true", tuple(given.values())

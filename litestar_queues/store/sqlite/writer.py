@@ -164,9 +164,14 @@ class Writer:
         try:
             self._identity = self._look_at_file()
             self._connection = connect(self._location)
-            self._set_durability()
-            migrate(self._connection, str(self._location.path))
+            try:
+                self._set_durability()
+                migrate(self._connection, str(self._location.path))
+            except BaseException:
+                self._connection.close()
+                raise
         except BaseException:
+            self._turnstile.leave()
             self._let_go_of_folder()
             raise
         finally:
@@ -301,9 +306,9 @@ class Writer:
             _log.exception("copying the write-ahead log of %s into it failed", self._location.path)
 
     def _close(self) -> None:
-        self._ringer.ring_owed()
-        self._turnstile.enter()
         try:
+            self._ringer.ring_owed()
+            self._turnstile.enter()
             self._connection.close()
         finally:
             self._turnstile.leave()

@@ -1,0 +1,162 @@
+"""Files that are not what they should be, and disks that are full: an error that says what to do."""
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+from store.making import claim, new_job, new_jobs, settlement
+from store.processes import url_of
+
+from litestar_queues.exceptions import StoreCorrupt, StoreError, StoreFull, StoreLocked
+from litestar_queues.store import open_store
+from litestar_queues.store.sqlite import connection as connecting
+from litestar_queues.store.sqlite import turnstile
+from litestar_queues.store.sqlite.connection import OutcomeUnknown, explain
+from litestar_queues.store.sqlite.location import Location
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("create", [True, False])
+async def test_a_damaged_header_is_refused(tmp_path: Path, create: bool) -> None:
+    path = tmp_path / "q.db"
+    path.write_bytes(b"this is not a database, whatever its name says" * 100)
+    with pytest.raises(StoreCorrupt, match=r"\.recover"):
+        await open_store(url_of(path), create=create)
+    assert path.read_bytes().startswith(b"this is not")
+
+
+async def test_a_database_without_our_tables_is_no_queue_to_a_reader(tmp_path: Path) -> None:
+    path = tmp_path / "q.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE users (name TEXT)")
+    connection.close()
+    with pytest.raises(StoreCorrupt, match=r"holds no queue.*lq worker"):
+        await open_store(url_of(path), create=False)
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(StoreCorrupt, match="holds no queue"):
+        await open_store(url_of(tmp_path / "empty.db"), create=False)
+    assert (tmp_path / "empty.db").stat().st_size == 0
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+async def test_a_file_that_goes_away_under_us_is_noticed_at_the_next_write(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "q.db"
+    async with await open_store(url_of(path)) as store:
+        await store.add([new_job()])
+        if how == "deleted":
+            path.unlink()
+        else:
+            shutil.copy(path, tmp_path / "backup")
+            os.replace(tmp_path / "backup", path)
+        for _ in range(2):
+            with pytest.raises(StoreCorrupt, match="replaced or deleted"):
+                await store.add([new_job()])
+
+
+async def test_a_lock_that_is_not_let_go_is_an_error_for_all_who_wait_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "BUSY", 0.2)
+    path = tmp_path / "q.db"
+    async with await open_store(url_of(path)) as store:
+        rude = sqlite3.connect(path, isolation_level=None)
+        rude.execute("BEGIN IMMEDIATE")
+        async with asyncio.timeout(2):  # once for the group, not once for each of the twenty
+            failures = await asyncio.gather(*(store.add([new_job()]) for _ in range(20)), return_exceptions=True)
+        assert {type(failure) for failure in failures} == {StoreLocked}
+        assert "another program" in str(failures[0])
+        assert len({id(failure) for failure in failures}) == 20, "each caller has an exception of its own"
+        rude.execute("ROLLBACK")
+        rude.close()
+        await store.add([new_job()])
+        assert (await store.statistics())["default"].pending == 1
+
+
+async def test_a_turn_that_never_comes_is_gone_without_after_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import fcntl
+
+    monkeypatch.setattr(turnstile, "PATIENCE", 0.05)
+    async with await open_store(url_of(tmp_path / "q.db")) as store:
+        for name in ("turn", "write"):
+            with open(tmp_path / "q.db.lq" / name) as held:
+                fcntl.flock(held, fcntl.LOCK_EX)
+                for _ in range(20):
+                    await store.add([new_job()])
+    assert (tmp_path / "q.db").exists()
+    assert len([record for record in caplog.records if "without a turn" in record.message]) == 1, "said once"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="NOT TESTED: a full disk (mounting a small one needs root)")
+async def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("NOT TESTED: a full disk (a small one cannot be mounted here)")
+    try:
+        store = await open_store(url_of(disk / "q.db"))
+        try:
+            await store.add(new_jobs(5))
+            running = await claim(store, 5)
+            (disk / "ballast").write_bytes(b"x" * 200_000)
+            accepted = 5
+            payload = '{"args":["' + "x" * 10_000 + '"],"kwargs":{}}'
+            with pytest.raises(StoreFull, match="free some space"):
+                for _ in range(200):
+                    await store.add([new_job(payload=payload)])
+                    accepted += 1
+            assert accepted > 5
+            assert sum(each.total for each in (await store.statistics()).values()) == accepted
+            (disk / "ballast").unlink()
+            assert await store.settle([settlement(job) for job in running]) == ["settled"] * 5
+            await store.add([new_job()])
+        finally:
+            await store.close()
+        connection = sqlite3.connect(disk / "q.db")
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("SELECT count(*) FROM lq_job").fetchall() == [(accepted + 1,)]
+        connection.close()
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+async def test_a_failed_commit_says_that_the_outcome_is_unknown(tmp_path: Path) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+    unknown = OutcomeUnknown()
+    unknown.__cause__ = error
+    location = Location.of(url_of(tmp_path / "q.db"))
+    assert "unknown" in str(explain(unknown, location)) and "same ids" in str(explain(unknown, location))
+    assert "nothing of this was stored" in str(explain(error, location))
+    assert isinstance(explain(error, location), StoreError)
+    assert explain(ValueError("ours"), location).args == ("ours",)
+
+
+async def test_the_log_does_not_grow_for_ever(tmp_path: Path) -> None:
+    wal = tmp_path / "q.db-wal"
+    async with await open_store(url_of(tmp_path / "q.db"), durability="process") as store:
+        for _ in range(300):
+            await store.add(new_jobs(100))
+        assert wal.stat().st_size < 16 * 1024 * 1024, wal.stat().st_size
+
+
+async def test_the_most_careful_store_of_the_process_decides_about_durability(tmp_path: Path) -> None:
+    url = url_of(tmp_path / "q.db")
+    async with await open_store(url, durability="process") as careless:
+
+        async def level() -> int:
+            def read(transaction: object) -> int:
+                [(value,)] = transaction.rows("PRAGMA synchronous")  # type: ignore[attr-defined]
+                return int(value)
+
+            return await careless._run(read)  # type: ignore[attr-defined]
+
+        assert await level() == 1
+        async with await open_store(url, durability="power"):
+            assert await level() == 2

@@ -1,0 +1,132 @@
+"""From each version of the schema to the next, whoever else does the same, wherever it is cut off."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from store.making import new_job
+from store.processes import finish, run, start, url_of
+
+from litestar_queues.exceptions import StoreTooNew
+from litestar_queues.store import open_store
+from litestar_queues.store.sqlite import migrations
+from litestar_queues.store.sqlite.migrations import STEPS, Step, migrate, version_of
+
+pytestmark = pytest.mark.anyio
+SECOND_STEP = Step(
+    2,
+    1,
+    "ALTER TABLE lq_job ADD COLUMN colour TEXT;\nCREATE TABLE lq_more (x TEXT);\nINSERT INTO lq_more VALUES ('a;b');\n",
+)
+OPEN = """
+async def main():
+    async with await open_store(url) as store:
+        [added] = await store.add([new_job()])
+        say(added.number)
+sys.stdin.readline()
+asyncio.run(main())
+"""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None, timeout=10)
+
+
+def set_meta(path: Path, **values: int) -> None:
+    connection = connect(path)
+    for name, value in values.items():
+        connection.execute("UPDATE lq_meta SET value = ? WHERE name = ?", (str(value), name))
+    connection.close()
+
+
+async def test_a_fresh_file_gets_the_newest_version(tmp_path: Path) -> None:
+    async with await open_store(url_of(tmp_path / "q.db")):
+        pass
+    connection = connect(tmp_path / "q.db")
+    assert version_of(connection) == STEPS[-1].version
+    connection.close()
+
+
+def test_eight_processes_that_open_one_fresh_file_all_succeed(tmp_path: Path) -> None:
+    processes = [start("say('ready')\n" + OPEN, url_of(tmp_path / "q.db")) for _ in range(8)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:  # all at once
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    numbers = sorted(int(said) for said in finish(processes))
+    assert numbers == list(range(1, 9))
+
+
+async def test_a_step_is_taken_once_and_the_jobs_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = url_of(tmp_path / "q.db")
+    async with await open_store(url) as store:
+        await store.add([new_job()])
+    monkeypatch.setattr(migrations.migrate, "__defaults__", ((*STEPS, SECOND_STEP),))
+    for _ in range(2):
+        async with await open_store(url) as store:
+            assert (await store.statistics())["default"].pending == 1
+            await store.add([new_job(queue="more")])
+    connection = connect(tmp_path / "q.db")
+    assert version_of(connection) == 2
+    assert connection.execute("SELECT x FROM lq_more").fetchall() == [("a;b",)]
+    connection.close()
+
+
+async def test_an_old_program_works_on_a_newer_file_that_still_allows_it(tmp_path: Path) -> None:
+    url = url_of(tmp_path / "q.db")
+    async with await open_store(url):
+        pass
+    connection = connect(tmp_path / "q.db")
+    migrate(connection, "q.db", (*STEPS, SECOND_STEP))
+    connection.close()
+    async with await open_store(url) as store, await open_store(url, create=False) as reader:
+        await store.add([new_job()])
+        assert (await reader.statistics())["default"].pending == 1
+
+
+@pytest.mark.parametrize("create", [True, False])
+async def test_a_file_that_is_too_new_is_refused_and_not_touched(tmp_path: Path, create: bool) -> None:
+    path = tmp_path / "q.db"
+    async with await open_store(url_of(path)):
+        pass
+    set_meta(path, version=9, oldest=8)
+    connection = connect(path)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreTooNew, match=r"version 9.*upgrade"):
+        await open_store(url_of(path), create=create)
+    assert path.read_bytes() == before
+
+
+def test_a_step_that_is_killed_in_the_middle_leaves_the_version_before(tmp_path: Path) -> None:
+    code = """
+import sqlite3
+from litestar_queues.store.sqlite.migrations import STEPS, Step, migrate
+connection = sqlite3.connect(url, isolation_level=None)
+connection.execute("PRAGMA journal_mode = WAL").fetchall()
+migrate(connection, url)
+connection.create_function("die", 0, lambda: os.kill(os.getpid(), 9))
+migrate(connection, url, (*STEPS, Step(2, 1, "CREATE TABLE lq_half (x TEXT);\\nSELECT die();\\n")))
+"""
+    process = start(code, str(tmp_path / "q.db"))
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == -9, said
+    connection = connect(tmp_path / "q.db")
+    assert version_of(connection) == 1
+    assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'lq_half'").fetchall() == [(0,)]
+    connection.close()
+    assert run(OPEN.replace("sys.stdin.readline()", ""), url_of(tmp_path / "q.db")) == "1\n"
+
+
+def test_a_step_that_fails_is_undone(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "q.db")
+    broken = Step(2, 1, "CREATE TABLE lq_half (x TEXT);\nCREATE TABLE lq_half (x TEXT);\n")
+    with pytest.raises(sqlite3.OperationalError):
+        migrate(connection, "q.db", (*STEPS, broken))
+    assert not connection.in_transaction
+    assert version_of(connection) == 1
+    connection.close()
