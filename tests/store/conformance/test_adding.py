@@ -1,10 +1,10 @@
 """What ``add`` promises."""
 
 import pytest
-from store.making import NOW, SECOND, claim, new_job, new_jobs, settlement, status_of
 
 from litestar_queues.models import Added, NewJob, Status
 from litestar_queues.store import Store
+from store.making import NOW, SECOND, claim, new_job, new_jobs, settlement, status_of
 
 pytestmark = pytest.mark.anyio
 
@@ -41,14 +41,17 @@ async def test_what_was_given_is_what_is_stored(store: Store) -> None:
     )
     assert (stored.payload, stored.metadata, stored.status) == (job.payload, {"user": 7}, "scheduled")
     assert (stored.scheduled_at - stored.created_at).microseconds == 1
-    assert stored.expires_at is not None and (stored.expires_at - stored.created_at).microseconds == 9
+    assert stored.expires_at is not None
+    assert (stored.expires_at - stored.created_at).microseconds == 9
     [claimed] = await claim(store, now=NOW + 1, backends=("cloudrun",))
     assert {name: getattr(claimed, name) for name in claimed.__struct_fields__ if hasattr(job, name)} == {
         name: getattr(job, name) for name in claimed.__struct_fields__ if hasattr(job, name)
     }
 
 
-@pytest.mark.parametrize("later, status", [(-1, "pending"), (0, "pending"), (1, "scheduled"), (10**17, "scheduled")])
+@pytest.mark.parametrize(
+    ("later", "status"), [(-1, "pending"), (0, "pending"), (1, "scheduled"), (10**17, "scheduled")]
+)
 async def test_a_job_whose_time_has_not_come_is_scheduled(store: Store, later: int, status: str) -> None:
     [added] = await store.add([new_job(run_at=NOW + later)])
     assert added.status == status == await status_of(store, added.number)
@@ -112,7 +115,8 @@ async def test_a_live_job_holds_its_key_in_every_live_status(store: Store) -> No
         assert second == Added(first.id, first.number, Status(status), deduplicated=True)
     await store.settle([settlement(job)])
     [third] = await store.add([keyed()])
-    assert not third.deduplicated and third.number > first.number
+    assert not third.deduplicated
+    assert third.number > first.number
 
 
 async def test_keys_of_different_scopes_do_not_meet(store: Store) -> None:
@@ -149,7 +153,8 @@ async def test_replace_leaves_a_running_job_alone(store: Store) -> None:
     [second] = await store.add([keyed(payload='{"args":[2],"kwargs":{}}', on_duplicate="replace")])
     assert second == Added(first.id, first.number, Status.RUNNING, deduplicated=True)
     [job] = await store.get([first.number])
-    assert job is not None and job.payload != '{"args":[2],"kwargs":{}}'
+    assert job is not None
+    assert job.payload != '{"args":[2],"kwargs":{}}'
 
 
 async def test_raise_refuses_and_adds_nothing_of_the_batch(store: Store) -> None:
@@ -182,7 +187,8 @@ async def test_a_key_taken_for_ever_is_held_after_its_job_has_ended(store: Store
     await store.settle([settlement(job)])
     [second] = await store.add([keyed(on_duplicate=on_duplicate)])
     assert (second.id, second.number, second.status) == (first.id, first.number, "completed")
-    assert second.refused == (on_duplicate == "raise") and second.deduplicated == (on_duplicate != "raise")
+    assert second.refused == (on_duplicate == "raise")
+    assert second.deduplicated == (on_duplicate != "raise")
     assert (await store.statistics())["default"].total == 1
 
 

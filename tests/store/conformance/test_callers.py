@@ -5,11 +5,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from store.conftest import StoreFactory
-from store.making import NOW, claim, new_job, new_jobs, settlement
 
 from litestar_queues.exceptions import StoreError
 from litestar_queues.store import Store
+from store.conftest import StoreFactory
+from store.making import claim, new_job, new_jobs, settlement
 
 pytestmark = pytest.mark.anyio
 
@@ -59,14 +59,15 @@ async def test_one_store_serves_many_loops_and_threads(store: Store) -> None:
 async def test_a_loop_that_is_closed_before_its_answer_comes_is_ignored(store: Store) -> None:
     def abandon() -> None:
         loop = asyncio.new_event_loop()
+        abandoned: list[asyncio.Task[object]] = []
 
         async def start() -> None:
-            loop.create_task(store.add([new_job()]))
-            loop.create_task(store.get([1]))
+            abandoned.append(loop.create_task(store.add([new_job()])))
+            abandoned.append(loop.create_task(store.get([1])))
             await asyncio.sleep(0)
 
         loop.run_until_complete(start())
-        for task in asyncio.all_tasks(loop):
+        for task in abandoned:
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # abandoned on purpose
         loop.close()
 
@@ -102,11 +103,13 @@ async def test_what_one_object_wrote_the_other_reads_at_once(store: Store, other
     for at in range(1, 30):
         [added] = await store.add([new_job()])
         [job] = await other.get([added.number])
-        assert job is not None and job.number == at
+        assert job is not None
+        assert job.number == at
         [claimed] = await claim(other)
         await other.settle([settlement(claimed)])
         [job] = await store.get([added.id])
-        assert job is not None and job.status == "completed"
+        assert job is not None
+        assert job.status == "completed"
 
 
 async def test_the_same_key_from_many_callers_makes_one_job(store: Store, other: Store) -> None:
@@ -115,4 +118,3 @@ async def test_the_same_key_from_many_callers_makes_one_job(store: Store, other:
     assert len({entry.number for entry, _ in added}) == 1
     assert sum(not entry.deduplicated for entry, _ in added) == 1
     assert (await store.statistics())["default"].pending == 41
-    assert NOW

@@ -1,9 +1,9 @@
 """What ``cancel`` promises."""
 
 import pytest
-from store.making import NOW, claim, new_job, new_jobs, node, settlement, status_of
 
 from litestar_queues.store import Store
+from store.making import NOW, claim, new_job, new_jobs, node, settlement, status_of
 
 pytestmark = pytest.mark.anyio
 
@@ -12,7 +12,8 @@ async def test_a_job_that_has_not_started_is_cancelled_at_once(store: Store) -> 
     await store.add([new_job(), new_job(run_at=NOW + 1)])
     assert await store.cancel([2, 1, 99], now=NOW + 3) == ["scheduled", "pending", None]
     for job in await store.get([1, 2]):
-        assert job is not None and job.status == "cancelled"
+        assert job is not None
+        assert job.status == "cancelled"
         assert job.completed_at == job.cancel_requested_at is not None
     assert await claim(store, now=NOW + 9) == []
     counts = (await store.statistics())["default"]

@@ -1,10 +1,10 @@
 """What ``claim`` promises."""
 
 import pytest
-from store.making import NOW, SECOND, claim, new_job, new_jobs, settlement, status_of
 
 from litestar_queues.lifecycle import Returned, Snoozed
 from litestar_queues.store import Store, Want
+from store.making import NOW, SECOND, claim, new_job, new_jobs, settlement, status_of
 
 pytestmark = pytest.mark.anyio
 
@@ -101,7 +101,9 @@ async def test_an_overdue_job_expires_instead_of_running(store: Store) -> None:
     assert [job.number for job in await claim(store, now=NOW + 5)] == [safe.number]
     for entry in (waiting, scheduled):
         [job] = await store.get([entry.number])
-        assert job is not None and job.status == "expired" and job.completed_at is not None
+        assert job is not None
+        assert job.status == "expired"
+        assert job.completed_at is not None
     counts = (await store.statistics())["default"]
     assert (counts.expired, counts.running, counts.pending, counts.scheduled) == (2, 1, 0, 0)
 
@@ -115,7 +117,9 @@ async def test_more_overdue_jobs_than_one_claim_moves_never_run(store: Store) ->
         due = claims.next_due
         if due is None:
             break
-    assert due is None and len(claimed) == 1 and claimed[0].number == 1_501
+    assert due is None
+    assert len(claimed) == 1
+    assert claimed[0].number == 1_501
     assert (await store.statistics())["default"].expired == 1_500
 
 
@@ -147,5 +151,7 @@ async def test_a_claim_of_nothing_writes_nothing(store: Store) -> None:
     await claim(store)
     await store.add([new_job()])
     [first, second] = await store.get([1, 2])
-    assert before is not None and first is not None and second is not None
+    assert before is not None
+    assert first is not None
+    assert second is not None
     assert (first.sequence, second.sequence) == (before.sequence, before.sequence + 1)

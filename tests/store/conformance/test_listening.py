@@ -4,11 +4,11 @@ import asyncio
 import time
 
 import pytest
-from store.making import NOW, claim, new_job, new_jobs, settlement, within
 
 from litestar_queues.lifecycle import Raised, Returned
 from litestar_queues.models import ErrorReport, StoredEvent
 from litestar_queues.store import Store
+from store.making import NOW, claim, new_job, new_jobs, settlement, within
 
 pytestmark = pytest.mark.anyio
 LONG = 20.0

@@ -8,12 +8,12 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from store.conftest import FACTORIES
-from store.making import NOW, SECOND, new_job, node, receipt
 
 from litestar_queues.lifecycle import Cancelled, Crashed, Lost, Raised, Returned, Snoozed, Succeeded, settle
 from litestar_queues.models import LIVE, ClaimedJob, ErrorReport, Query, Status
 from litestar_queues.store import Store, Want
+from store.conftest import FACTORIES
+from store.making import NOW, SECOND, new_job, node, receipt
 
 QUEUES = ("a", "b")
 KEYS = (None, None, "k", "l")

@@ -1,11 +1,11 @@
 """What the store promises to masters: nodes, adoption, the catalogue."""
 
 import pytest
-from store.making import NOW, claim, new_jobs, node, settlement
 
 from litestar_queues.lifecycle import Lost
 from litestar_queues.models import Catalogue, PoolEntry, PoolState, TaskEntry, WorkerState
 from litestar_queues.store import Store
+from store.making import NOW, claim, new_jobs, node, settlement
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +32,8 @@ async def test_the_heartbeat_of_a_running_job_is_its_nodes(store: Store) -> None
     await claim(store, node="a")
     await store.beat(node("a", beat_at=NOW + 7))
     [job] = await store.get([1])
-    assert job is not None and job.heartbeat_at is not None
+    assert job is not None
+    assert job.heartbeat_at is not None
     assert (job.heartbeat_at - job.created_at).microseconds == 7
 
 

@@ -3,12 +3,12 @@
 from uuid import UUID, uuid4
 
 import pytest
-from store.making import NOW, claim, new_job, new_jobs, settlement
 
 from litestar_queues.clock import to_datetime
 from litestar_queues.lifecycle import Raised, Returned
 from litestar_queues.models import ErrorReport, Query, QueueStatistics, Status, StoredEvent
 from litestar_queues.store import Store
+from store.making import NOW, claim, new_job, new_jobs, settlement
 
 pytestmark = pytest.mark.anyio
 
@@ -158,7 +158,8 @@ async def test_a_record_and_its_attempts_are_of_one_moment(store: Store, other: 
     async def look() -> None:
         while not working.done():
             [job] = await other.get([1], attempts=True)
-            assert job is not None and job.attempt == len(job.attempts)
+            assert job is not None
+            assert job.attempt == len(job.attempts)
 
     working = asyncio.ensure_future(work())
     await asyncio.gather(working, look())

@@ -1,12 +1,12 @@
 """What ``settle`` promises, and what the record and its attempts then tell."""
 
 import pytest
-from store.making import NOW, SECOND, claim, new_job, new_jobs, receipt, settlement, status_of
 
 from litestar_queues.clock import to_datetime
 from litestar_queues.lifecycle import Cancelled, Crashed, Lost, Raised, Returned, Snoozed, Succeeded, TimedOut, Unknown
 from litestar_queues.models import Attempt, ErrorReport
 from litestar_queues.store import Store, Verdict
+from store.making import NOW, SECOND, claim, new_job, new_jobs, receipt, settlement, status_of
 
 pytestmark = pytest.mark.anyio
 ERROR = ErrorReport("ValueError", "no", "Traceback …")
@@ -28,7 +28,9 @@ async def test_a_success_is_told_by_the_record(store: Store) -> None:
     assert record is not None
     assert (record.status, record.result, record.attempt, record.worker_id) == ("completed", [1], 1, "default/1")
     assert (record.started_at, record.completed_at) == (to_datetime(NOW + 10), to_datetime(NOW + 20))
-    assert record.node is None and record.failure is None and record.attempts == ()
+    assert record.node is None
+    assert record.failure is None
+    assert record.attempts == ()
 
 
 async def test_a_first_attempt_that_simply_succeeded_is_in_the_history(store: Store) -> None:
@@ -39,15 +41,16 @@ async def test_a_first_attempt_that_simply_succeeded_is_in_the_history(store: St
     expected = Attempt(attempt=1, fence=1, outcome="succeeded", receipt=receipt())
     assert await store.attempts(job.number) == [expected]
     [record] = await store.get([job.number], attempts=True)
-    assert record is not None and record.attempts == (expected,)
+    assert record is not None
+    assert record.attempts == (expected,)
 
 
 async def test_each_start_leaves_an_attempt_and_what_never_started_leaves_none(store: Store) -> None:
     await store.add([new_job(max_retries=5)])
     now = NOW
     outcomes = [
-        Raised(ERROR), TimedOut(ErrorReport("TimedOut", "late"), "line 3", "killed by SIGKILL"), Crashed("killed by SIGSEGV", "C"),
-        Lost(), Snoozed(5), Returned("drained", "here"), Succeeded("1"),
+        Raised(ERROR), TimedOut(ErrorReport("TimedOut", "late"), "line 3", "killed by SIGKILL"),
+        Crashed("killed by SIGSEGV", "C"), Lost(), Snoozed(5), Returned("drained", "here"), Succeeded("1"),
     ]  # fmt: skip
     for outcome in outcomes:
         now += 3600 * SECOND
@@ -87,11 +90,14 @@ async def test_the_last_error_stays_while_the_job_lives_and_goes_when_it_succeed
     [job] = await claim(store)
     await store.settle([settlement(job, Returned(), started=False)])
     [record] = await store.get([1])
-    assert record is not None and record.failure == ERROR and record.error == "ValueError: no"
+    assert record is not None
+    assert record.failure == ERROR
+    assert record.error == "ValueError: no"
     [job] = await claim(store)
     await store.settle([settlement(job)])
     [record] = await store.get([1])
-    assert record is not None and record.failure is None
+    assert record is not None
+    assert record.failure is None
 
 
 async def test_a_retry_waits_for_its_time(store: Store) -> None:
@@ -134,7 +140,8 @@ async def test_of_two_settlements_of_one_claim_the_first_wins_also_in_one_batch(
     verdicts = await store.settle([settlement(job, Succeeded("1")), settlement(job, Succeeded("2"))])
     assert verdicts == [Verdict.SETTLED, Verdict.STALE]
     [record] = await store.get([1])
-    assert record is not None and record.result == 1
+    assert record is not None
+    assert record.result == 1
 
 
 async def test_a_cancel_request_stops_a_job_from_living_on_but_not_from_ending(store: Store) -> None:

@@ -8,8 +8,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from store.making import claim, new_job, new_jobs, settlement
-from store.processes import url_of
 
 from litestar_queues.exceptions import StoreCorrupt, StoreError, StoreFull, StoreLocked
 from litestar_queues.store import open_store
@@ -17,6 +15,8 @@ from litestar_queues.store.sqlite import connection as connecting
 from litestar_queues.store.sqlite import turnstile
 from litestar_queues.store.sqlite.connection import OutcomeUnknown, explain
 from litestar_queues.store.sqlite.location import Location
+from store.making import claim, new_job, new_jobs, settlement
+from store.processes import url_of
 
 pytestmark = pytest.mark.anyio
 
@@ -107,10 +107,14 @@ async def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path: Path) -> None
             (disk / "ballast").write_bytes(b"x" * 200_000)
             accepted = 5
             payload = '{"args":["' + "x" * 10_000 + '"],"kwargs":{}}'
-            with pytest.raises(StoreFull, match="free some space"):
-                for _ in range(200):
+            failure: StoreFull | None = None
+            while failure is None and accepted < 200:
+                try:
                     await store.add([new_job(payload=payload)])
                     accepted += 1
+                except StoreFull as error:
+                    failure = error
+            assert "free some space" in str(failure)
             assert accepted > 5
             assert sum(each.total for each in (await store.statistics()).values()) == accepted
             (disk / "ballast").unlink()
@@ -132,7 +136,8 @@ async def test_a_failed_commit_says_that_the_outcome_is_unknown(tmp_path: Path) 
     unknown = OutcomeUnknown()
     unknown.__cause__ = error
     location = Location.of(url_of(tmp_path / "q.db"))
-    assert "unknown" in str(explain(unknown, location)) and "same ids" in str(explain(unknown, location))
+    assert "unknown" in str(explain(unknown, location))
+    assert "same ids" in str(explain(unknown, location))
     assert "nothing of this was stored" in str(explain(error, location))
     assert isinstance(explain(error, location), StoreError)
     assert explain(ValueError("ours"), location).args == ("ours",)

@@ -6,13 +6,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from store.making import claim, new_job, within
-from store.processes import run, url_of
 
 from litestar_queues.exceptions import QueueConfigurationError, StoreError, StoreMissing
 from litestar_queues.store import open_store
 from litestar_queues.store.sqlite import location as place
 from litestar_queues.store.sqlite.location import Location, filesystem_of
+from store.making import claim, new_job
+from store.processes import run, url_of
 
 pytestmark = pytest.mark.anyio
 
@@ -62,11 +62,11 @@ async def test_a_file_that_is_there_keeps_its_mode_and_its_other_tables(tmp_path
 
 @pytest.mark.parametrize("name", ["a b.db", "ü – 🙂.db", "what?.db", "a#b%20c.db", "%.db", "'\".db", "x" * 200 + ".db"])
 async def test_a_name_of_any_kind_works(tmp_path: Path, name: str) -> None:
-    async with await open_store(url_of(tmp_path / name)) as store:
-        async with await open_store(store.url) as other, store.listen() as bell, within(20, "the bell"):
-            await other.add([new_job()])
-            assert await bell.wait(20)
-            assert len(await claim(store)) == 1
+    url = url_of(tmp_path / name)
+    async with await open_store(url) as store, await open_store(store.url) as other, store.listen() as bell:
+        await other.add([new_job()])
+        assert await bell.wait(20)
+        assert len(await claim(store)) == 1
     assert (tmp_path / name).exists()
 
 
@@ -92,10 +92,8 @@ async def test_a_private_store_is_gone_when_it_is_closed() -> None:
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("url", ["sqlite:", "sqlite:relative.db", "sqlite:///", "sqlite://host/x.db", "mysql://x"])
+@pytest.mark.parametrize("url", ["sqlite:relative.db", "sqlite:///", "sqlite://host/x.db", "mysql://x"])
 async def test_a_url_that_names_no_file_is_refused(url: str) -> None:
-    if url == "sqlite:":
-        pytest.skip("a private store")
     with pytest.raises(QueueConfigurationError, match="sqlite:///"):
         await open_store(url)
 
@@ -212,7 +210,8 @@ asyncio.run(main())
     finally:
         await store.close()
     assert said.startswith("1\n"), said
-    assert "refused:" in said and "cannot be written by user 65534" in said, said
+    assert "refused:" in said, said
+    assert "cannot be written by user 65534" in said, said
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody who may not read")
@@ -228,4 +227,5 @@ for create in (True, False):
         say("refused:", error)
 """
     said = run(code, url_of(tmp_path / "q.db"))
-    assert said.count("refused:") == 2 and said.count("user 65534") == 2, said
+    assert said.count("refused:") == 2, said
+    assert said.count("user 65534") == 2, said

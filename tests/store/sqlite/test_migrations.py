@@ -4,13 +4,13 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from store.making import new_job
-from store.processes import finish, run, start, url_of
 
 from litestar_queues.exceptions import StoreTooNew
 from litestar_queues.store import open_store
 from litestar_queues.store.sqlite import migrations
 from litestar_queues.store.sqlite.migrations import STEPS, Step, migrate, version_of
+from store.making import new_job
+from store.processes import finish, run, start, url_of
 
 pytestmark = pytest.mark.anyio
 SECOND_STEP = Step(
