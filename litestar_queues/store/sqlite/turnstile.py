@@ -19,8 +19,10 @@ from pathlib import Path
 
 PATIENCE = 2.0
 """Seconds to wait for a turn."""
-_LOOK_EVERY = 0.0002
-"""Seconds between two tries. Blocking in the kernel would be fairer still, but no deadline reaches there."""
+_LOOK_FOR_TURN_EVERY = 0.0002
+_LOOK_FOR_WRITE_EVERY = 0.00005
+"""Seconds between two tries; one process at a time looks for ``write``, and a commit takes about 250 µs.
+Blocking in the kernel would pass on sooner, but no deadline reaches there: docs/decisions/003."""
 _SULK = 10.0
 """Seconds during which, after a turn did not come, nobody waits for one: else every commit would wait
 for as long as a dead holder's descriptor lives on in a fork."""
@@ -40,9 +42,9 @@ class Turnstile:
         """Wait for a turn; return False, with a warning, when it did not come in time."""
         now = time.monotonic()
         until = now if now < self._sulks_until else now + PATIENCE
-        if not _take(self._turn, until):
+        if not _take(self._turn, until, _LOOK_FOR_TURN_EVERY):
             return self._go_without("the turn to write is held", now)
-        self._has_write = _take(self._write, until)
+        self._has_write = _take(self._write, until, _LOOK_FOR_WRITE_EVERY)
         fcntl.flock(self._turn, fcntl.LOCK_UN)
         return self._has_write or self._go_without("the writer before has not let go", now)
 
@@ -71,7 +73,7 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def _take(descriptor: int, until: float) -> bool:
+def _take(descriptor: int, until: float, look_every: float) -> bool:
     """Take a lock; return False when it did not come free by *until*, or cannot be taken at all."""
     while True:
         try:
@@ -79,7 +81,7 @@ def _take(descriptor: int, until: float) -> bool:
         except BlockingIOError:
             if time.monotonic() >= until:
                 return False
-            time.sleep(_LOOK_EVERY)
+            time.sleep(look_every)
         except OSError:  # a filesystem without such locks: a courtesy that is not to be had
             return False
         else:
