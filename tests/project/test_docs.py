@@ -14,15 +14,15 @@ from types import CodeType, ModuleType
 from typing import Any
 
 import pytest
-from tests_root import ROOT
 
 from litestar_queues.registry import tasks
+from tests_root import ROOT
 
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 
 def blocks(page: str, language: str = "python") -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
 async def run_blocks(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
