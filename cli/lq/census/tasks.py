@@ -15,6 +15,8 @@ import msgspec
 from litestar_queues import INJECTED, TaskExecutionContext, task
 
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
+MODULES = "(modules)"
+"""What stands for all modules that are in no package."""
 KEPT = 5
 """Longest functions kept of each package."""
 _log = logging.getLogger("lq.census")
@@ -42,14 +44,18 @@ class Count(msgspec.Struct, frozen=True):
 
 def packages() -> list[str]:
     """Return the names of what lies at the top of the standard library: packages, and single modules as one."""
-    found = [path.name for path in LIBRARY.iterdir() if (path / "__init__.py").is_file() or path.name == "lib2to3"]
-    return [*sorted(name for name in found if name not in ("site-packages", "__pycache__")), "(modules)"]
+    return [*sorted(path.parent.name for path in LIBRARY.glob("*/__init__.py")), MODULES]
+
+
+def files_of(package: str) -> list[Path]:
+    """Return the source files of a package, those of its subpackages too."""
+    return sorted(LIBRARY.glob("*.py") if package == MODULES else (LIBRARY / package).rglob("*.py"))
 
 
 @task("census.count", queue="census", timeout=300, retries=1)
 def count(package: str, _task_context: TaskExecutionContext = INJECTED) -> Count:
     """Parse every file of a package and count what is in it; report progress file by file."""
-    files = _files(package)
+    files = files_of(package)
     totals = {"lines": 0, "functions": 0, "classes": 0}
     longest: list[Longest] = []
     unparsed = 0
@@ -79,20 +85,15 @@ def flaky(_task_context: TaskExecutionContext = INJECTED) -> str:
     return f"succeeded at attempt {_task_context.attempt}"
 
 
-def _files(package: str) -> list[Path]:
-    if package == "(modules)":
-        return sorted(LIBRARY.glob("*.py"))
-    return sorted((LIBRARY / package).rglob("*.py"))
-
-
 def _parse(file: Path, totals: dict[str, int]) -> ast.Module | None:
     try:
-        text = file.read_text(encoding="utf-8")
-        totals["lines"] += text.count("\n")
+        source = file.read_bytes()  # not text: a file may name its own encoding
+        totals["lines"] += source.count(b"\n")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old test files warn about their own escapes
-            return ast.parse(text)
-    except (SyntaxError, UnicodeDecodeError, ValueError, RecursionError) as error:
+            return ast.parse(source)
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        # MemoryError is what the parser says of code that is nested too deep; the tests have such files.
         _log.warning("%s does not parse: %s", file.relative_to(LIBRARY), error)
         return None
 
