@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lq.enqueue import parse_arguments
-from support.masters import RunningMaster
 
 from litestar_queues import QueueConfig, QueueService, task
 from litestar_queues.models import Catalogue
 from litestar_queues.registry import tasks
 from litestar_queues.request import entry_of
+from lq.enqueue import parse_arguments
+from support.masters import RunningMaster
 
 
 def entry() -> Any:
@@ -26,8 +26,13 @@ def entry() -> Any:
 
         @task("reports.render")
         def render(
-            report_id: str, pages: int = 1, deep: bool = False, *, when: date | None = None, extra: dict[str, int] = {}
-        ) -> None:  # noqa: B006,E501
+            report_id: str,
+            pages: int = 1,
+            deep: bool = False,
+            *,
+            when: date | None = None,
+            extra: dict[str, int] = {},  # noqa: B006
+        ) -> None:
             return None
 
         return entry_of(render)

@@ -11,17 +11,16 @@ import sys
 import time
 from pathlib import Path
 
-
 import pyte
 import pytest
-from lq.render.text import ago, duration, printable, size
-from support import zoo
 
 from litestar_queues import QueueConfig, QueueService
 from litestar_queues.clock import SystemClock
 from litestar_queues.lifecycle import Crashed, Raised, Succeeded, TimedOut, settle
 from litestar_queues.models import ErrorReport, Node, Receipt, StoredEvent, WorkerState
 from litestar_queues.store import Want
+from lq.render.text import ago, duration, printable, size
+from support import zoo
 
 HOSTILE = "\x1b]52;c;ZXZpbA==\x07\x1b[2J[/red]\u202egnp.exe\x00\x9b31m"
 CLOCK = SystemClock()

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from litestar_queues import Query, QueueConfig, QueueService
 from support import logbook, zoo
 from support.masters import RunningMaster
-
-from litestar_queues import QueueConfig, QueueService, Query
 
 pytestmark = pytest.mark.anyio
 PROCESSES = 8

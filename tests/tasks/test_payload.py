@@ -128,7 +128,8 @@ def test_any_plain_json_value_comes_back_from_an_unannotated_parameter(value: An
     try:
         text = plain.encode((value,), {})
     except PayloadError as error:
-        assert "surrogate" in str(error)
+        refused = str(error)
+        assert "surrogate" in refused
         return
     [back], _ = plain.decode(text)
     assert repr(back) == repr(value)
