@@ -17,19 +17,36 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from litestar import Litestar
 from litestar.testing import AsyncTestClient
+
+from litestar import Litestar
+from litestar_queues import Query, QueueConfig, QueuedTaskRecord, QueuePlugin, QueueService, TaskResult
+from litestar_queues.clock import SECOND, SystemClock
+from litestar_queues.registry import tasks
 from seed.blocks import SEED, Block, read_blocks
 from support.masters import RunningMaster
 from support.waiting import eventually
-
-from litestar_queues import Query, QueueConfig, QueuedTaskRecord, QueuePlugin, QueueService, TaskResult
-from litestar_queues.registry import tasks
 
 pytestmark = pytest.mark.anyio
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 BLOCKS = read_blocks()
 CONFIG_LINES = '{"cloudrun": "local"}'
+RETRIES = """
+from litestar_queues import NonRetryableError, non_retryable
+
+@task("retries.unhandled", retry_backoff=0.01)
+async def unhandled() -> None:
+    raise ValueError("again")
+
+@task("retries.error", retries=5)
+async def with_error() -> None:
+    raise NonRetryableError("never again")
+
+@task("retries.helper", retries=5)
+def with_helper() -> None:
+    non_retryable("never again")
+"""
+"""The document has no code for its paragraph on retries: this says the same."""
 
 
 def block(start: str, number: int = 0) -> Block:
@@ -77,7 +94,7 @@ async def seed(
     app = (
         "from litestar import Litestar\n"
         "from litestar_queues import QueueConfig, QueuePlugin, QueueService\n"
-        f"{source}\n\n"
+        f"{source}\n\n{RETRIES}\n\n"
         f"app = Litestar(plugins=[QueuePlugin(QueueConfig(queue_backend={url!r}, execution_backends={CONFIG_LINES}))])\n"
     )
     (tmp_path / "seed_app.py").write_text(app)
@@ -111,16 +128,36 @@ async def test_enqueue_and_wait(seed: Seed) -> None:
     assert (record.queue, record.priority, record.max_retries, record.timeout) == ("reports", 10, 2, 120)
 
 
+class Behind:
+    """A clock some seconds behind: what is enqueued by it for later is due sooner."""
+
+    def __init__(self, seconds: float) -> None:
+        self._clock = SystemClock()
+        self._behind = int(seconds * SECOND)
+
+    def now(self) -> int:
+        return self._clock.now() - self._behind
+
+    def monotonic(self) -> int:
+        return self._clock.monotonic()
+
+
 async def test_every_override_of_one_call_is_stored_and_the_job_runs_when_it_is_due(seed: Seed) -> None:
     await define(seed, "from litestar_queues import task")
-    names = await seed.run(block("    execution_profile=").code)
-    result = names["result"]
-    record = result.record
+    async with QueueService(seed.service.config, clock=Behind(29), store=seed.service.store) as earlier:
+        seed.names["queue_service"] = earlier
+        names = await seed.run(block("    execution_profile=").code)
+    record = names["result"].record
     assert (record.queue, record.priority, record.max_retries, record.timeout) == ("slow-reports", 1, 5, 600)
     assert (record.execution_backend, record.execution_profile) == ("cloudrun", "heavy")
     assert record.metadata == {"requested_by": "user-123"}
     assert (record.scheduled_at - record.created_at).total_seconds() == 30
     assert record.status == "scheduled"
+
+    ended = await seed.ran_elsewhere(await seed.service.get_result(record.id))
+
+    assert ended.started_at is not None
+    assert ended.started_at >= record.scheduled_at
 
 
 async def test_a_configured_copy_is_passed_around(seed: Seed) -> None:
@@ -161,6 +198,29 @@ async def test_the_helpers_publish_while_a_context_is_bound(seed: Seed) -> None:
     assert ("task.log", "Import started") in said
     [progress] = [event for event in await result.events() if event.type == "task.progress"]
     assert progress.progress_percent == 50
+
+
+async def test_a_result_caches_what_was_last_known_until_it_is_refreshed(seed: Seed) -> None:
+    await define(seed, "from litestar_queues import task")
+    result = await seed.service.enqueue(seed.names["render_report"], "report-1")
+    await (await seed.service.get_result(result.id)).wait(30)
+    assert (result.status, result.result) == ("pending", None)
+    await result.refresh()
+    assert (result.status, result.result) == ("completed", "report-1")
+
+
+async def test_unhandled_exceptions_retry_until_max_retries_is_exhausted(seed: Seed) -> None:
+    record = await (await seed.service.enqueue("retries.unhandled", retries=2)).wait(30)
+    assert (record.status, record.max_retries, record.attempt) == ("failed", 2, 3)
+    assert [attempt.outcome for attempt in record.attempts] == ["raised"] * 3
+    assert record.error == "ValueError: again"
+
+
+@pytest.mark.parametrize("name", ["retries.error", "retries.helper"])
+async def test_a_failure_that_is_not_retryable_moves_directly_to_failed(seed: Seed, name: str) -> None:
+    record = await (await seed.service.enqueue(name)).wait(30)
+    assert (record.status, record.max_retries, record.attempt) == ("failed", 5, 1)
+    assert record.error == "NonRetryableError: never again"
 
 
 async def test_enqueue_inside_the_route_saves_before_the_response(seed: Seed) -> None:
