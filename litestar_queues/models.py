@@ -328,6 +328,9 @@ class Catalogue(Struct, frozen=True):
     url: str | None = None
     app: str = ""
     max_result_bytes: int = 4 * 1024 * 1024
+    drain_timeout: float = 30.0
+    """Seconds that running jobs get after the first signal."""
+    durability: Literal["power", "process"] = "power"
 
 
 class WorkerState(Struct, frozen=True, kw_only=True):

@@ -31,7 +31,10 @@ _CANDIDATES = ("app", "application")
     "--pool", "pools", metavar="NAME=N", multiple=True, help="Processes of a pool that the application names."
 )
 @click.option(
-    "--drain-timeout", type=click.FloatRange(min=0), metavar="S", help="Seconds running jobs get at the end [30]."
+    "--drain-timeout",
+    type=click.FloatRange(min=0),
+    metavar="S",
+    help="Seconds running jobs get at the end; else the app's [30].",
 )
 @click.option("--url", envvar=config.URL_VARIABLE, metavar="URL", help="The store; else the application's.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", help="What jobs log is shown from here up.")
@@ -65,7 +68,7 @@ def worker(
         folder=str(Path.cwd()),
         url=config.resolve_url(url) if url else None,
         pools=PoolOptions(concurrency, _split(queues), _sizes(pools)),
-        drain_timeout=30.0 if drain_timeout is None else drain_timeout,
+        drain_timeout=drain_timeout,
         version=version,
     )
     raise SystemExit(_serve(options, Printer(level=log_level, version=version)))

@@ -32,11 +32,13 @@ from litestar_queues.master.rounds import Rounds
 from litestar_queues.master.watch import Watch
 from litestar_queues.models import Catalogue, ClaimedJob, ErrorReport, Node, PoolEntry, PoolState, Receipt
 from litestar_queues.store.base import Store
-from litestar_queues.store.opening import Durability, open_store
+from litestar_queues.store.opening import open_store
 
 _PR_SET_CHILD_SUBREAPER = 36
 _CALM = 0.02
 """Seconds between looks whether a drain is over."""
+_HURRY = 5.0
+"""Seconds that a store which refuses can hold up a master that was told twice to stop."""
 
 
 class MasterOptions(Struct, frozen=True, kw_only=True):
@@ -50,9 +52,8 @@ class MasterOptions(Struct, frozen=True, kw_only=True):
     url: str | None = None
     """None takes the application's."""
     pools: PoolOptions = PoolOptions()
-    drain_timeout: float = 30.0
-    """Seconds that running jobs get after the first signal."""
-    durability: Durability = "power"
+    drain_timeout: float | None = None
+    """Seconds that running jobs get after the first signal; None takes the application's."""
     version: str = ""
 
 
@@ -109,7 +110,7 @@ class Master:
         self._catalogue = await self._boot()
         planned = plan_pools(self._catalogue, self._options.pools)
         url = self._options.url or self._catalogue.url or ""
-        async with await open_store(url, durability=self._options.durability) as store:
+        async with await open_store(url, durability=self._catalogue.durability) as store:
             slots = sum(pool.processes for pool in planned)
             files = liveness.NodeFiles.create(store.folder, self._node, slots)
             await self._serve_store(store, files, planned)
@@ -149,22 +150,34 @@ class Master:
     async def _drain(self) -> None:
         """Claim no more; let jobs finish, then stop them, then kill them."""
         crew, rounds = self._crew, self._rounds
+        given = self._options.drain_timeout
+        limit = self._catalogue.drain_timeout if given is None else given
         crew.is_draining = True
-        self._tell(Stopping(len(crew.running()), self._options.drain_timeout))
+        self._tell(Stopping(len(crew.running()), limit))
         try:
-            async with asyncio.timeout(self._options.drain_timeout):
+            async with asyncio.timeout(limit):
                 await self._until_calm()
         except TimeoutError:
             for assignment in crew.running():
                 crew.request_stop(assignment, Reason.DRAIN)
-            await self._until_calm(cut_short=False)
+            await self._until_calm()
         if self._hurry.is_set():
             crew.kill_running()
-        while crew.running() or not rounds.is_clear:
+        await self._until_written(rounds)
+
+    async def _until_written(self, rounds: Rounds) -> None:
+        """Wait until the store has taken everything; in a hurry, only so long: the next master settles the rest."""
+        loop = asyncio.get_running_loop()
+        give_up: float | None = None
+        while self._crew.running() or not rounds.is_clear:
+            if give_up is None and self._hurry.is_set():
+                give_up = loop.time() + _HURRY
+            if give_up is not None and loop.time() > give_up:
+                return
             rounds.wake()
             await asyncio.sleep(_CALM)
 
-    async def _until_calm(self, *, cut_short: bool = True) -> None:
+    async def _until_calm(self) -> None:
         while self._crew.running() and not self._hurry.is_set():
             await asyncio.sleep(_CALM)
 

@@ -59,6 +59,8 @@ def _describe(config: QueueConfig, app: str | None) -> Catalogue:
         url=config.url,
         app=app or "",
         max_result_bytes=config.max_result_bytes,
+        drain_timeout=worker.drain_timeout,
+        durability=config.durability,
     )
 
 

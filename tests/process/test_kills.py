@@ -211,3 +211,33 @@ async def test_a_scheduled_job_starts_when_it_is_due_and_a_higher_priority_goes_
         assert (await result.wait(30)).status == "completed"
     order = [words[3] for words in logbook.read(logbook_file) if words[2] == "start" and words[3] != "later"]
     assert order == ["first", "priority-5", "priority-1", "priority-0"]
+
+
+APP = """
+from litestar import Litestar
+from litestar_queues import PoolConfig, QueueConfig, QueuePlugin, WorkerConfig
+
+app = Litestar(plugins=[QueuePlugin(QueueConfig(
+    queue_backend=URL,
+    task_modules=("support.zoo",),
+    worker=WorkerConfig(max_concurrency=1, drain_timeout=0.2),
+    pools=(PoolConfig(name="reports", queues=("reports",), processes=1),),
+))])
+"""
+
+
+async def test_the_applications_own_settings_decide_what_the_command_line_leaves_open(
+    service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path, url: str
+) -> None:
+    (tmp_path / "configured.py").write_text(APP.replace("URL", repr(url)))
+    master = start_master("--app", "configured:app", serve=None, url=None).until_serving()
+    long = await service.enqueue(zoo.until_told.using(kill_grace=0.2), "long", str(tmp_path / "never"))
+    wait_until(lambda: started(logbook_file, "long"), "the job has started")
+    # The default pool is full; the other one serves its own queue, and only that.
+    other = await service.enqueue(zoo.recorded.using(queue="reports"), "report")
+    record = await other.wait(30)
+    assert record.worker_id == "reports/1"
+    master.signal(signal.SIGTERM)
+    assert master.wait() == 8
+    assert "up to 0.2 s" in master.log
+    assert (await long.refresh()).status == "pending"
