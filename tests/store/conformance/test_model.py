@@ -1,6 +1,7 @@
 """Any order of calls against a small model: places, fences, counts, keys."""
 
 import asyncio
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,6 @@ class Jobs(RuleBasedStateMachine):
 
 TestJobs = Jobs.TestCase
 TestJobs.settings = settings(
-    max_examples=120, stateful_step_count=30, deadline=None, print_blob=True,
+    max_examples=400 if os.environ.get("LQ_LONG") else 40, stateful_step_count=30, deadline=None, print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )  # fmt: skip
