@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _OPENING = """
-import asyncio, os, signal, sys, time
+import asyncio, concurrent.futures.thread, os, signal, sys, time
 sys.path[:0] = {path!r}
 from litestar_queues.exceptions import *
 from litestar_queues.store import *
@@ -32,7 +32,7 @@ def start(code: str, url: str = "") -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore::DeprecationWarning"},
     )
 
 

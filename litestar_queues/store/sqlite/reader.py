@@ -23,7 +23,8 @@ from litestar_queues.store.sqlite.migrations import STEPS, too_new
 from litestar_queues.store.sqlite.transaction import Row
 
 _VERSION = "SELECT name, CAST(value AS INTEGER) FROM lq_meta WHERE name IN ('version', 'oldest')"
-_left_by_parent: list[aiosqlite.Connection] = []
+_left_by_parent: list[object] = []
+"""Connections of the parent process, kept so that nothing closes them: see ``sharing``."""
 
 
 class Reader:
@@ -33,15 +34,11 @@ class Reader:
         self._location = location
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._connections: dict[asyncio.AbstractEventLoop, aiosqlite.Connection] = {}
+        self._openings: dict[asyncio.AbstractEventLoop, asyncio.Task[aiosqlite.Connection]] = {}
         self._is_closed = False
 
     async def rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[Row]:
         """Return what *sql* selects."""
-        if self._pid != os.getpid():
-            _left_by_parent.extend(self._connections.values())  # not even to close it
-            msg = "this store was opened before a fork; open it anew in the child process"
-            raise StoreError(msg)
         connection = await self._connection()
         try:
             return await _fetch(connection, sql, parameters)
@@ -57,33 +54,42 @@ class Reader:
         """Close the connections and end their threads."""
         with self._lock:
             self._is_closed = True
-            connections = list(self._connections.values())
-            self._connections.clear()
+            openings = list(self._openings.items())
+            self._openings.clear()
         if self._pid != os.getpid():
-            _left_by_parent.extend(connections)
+            _left_by_parent.extend(openings)
             return
-        for connection in connections:
-            await _close(connection)
+        here = asyncio.get_running_loop()
+        for loop, opening in openings:
+            if loop is here:
+                await asyncio.wait([opening])
+            await _close(opening)
 
     async def _connection(self) -> aiosqlite.Connection:
-        loop = asyncio.get_running_loop()
-        connection = self._connections.get(loop)
-        if connection is not None:
-            return connection
-        new = await self._connect_somehow()
-        with self._lock:
-            is_closed = self._is_closed
-            kept = new if is_closed else self._connections.setdefault(loop, new)
-            dead = [loop for loop in self._connections if loop.is_closed()]
-            unused = [self._connections.pop(loop) for loop in dead]
-        if is_closed or kept is not new:  # another task was quicker
-            unused.append(new)
-        for each in unused:
-            await _close(each)
-        if is_closed:
-            msg = f"the store at {self._location.path} is closed; open it with open_store(url)"
+        if self._pid != os.getpid():
+            _left_by_parent.extend(self._openings.items())
+            msg = "this store was opened before a fork; open it anew in the child process"
             raise StoreError(msg)
-        return kept
+        opening = self._openings.get(asyncio.get_running_loop())
+        if opening is not None and opening.done() and not opening.cancelled() and opening.exception() is None:
+            return opening.result()
+        # Shared by all who wait for it, and not cancelled with one of them: aiosqlite would lose the
+        # connection that its thread is opening.
+        return await asyncio.shield(await self._opening())
+
+    async def _opening(self) -> asyncio.Task[aiosqlite.Connection]:
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            if self._is_closed:
+                msg = f"the store at {self._location.path} is closed; open it with open_store(url)"
+                raise StoreError(msg)
+            opening = self._openings.get(loop)
+            if opening is None or opening.done():  # and failed, or it would have been used
+                opening = self._openings[loop] = loop.create_task(self._connect_somehow())
+            dead = [self._openings.pop(loop) for loop in list(self._openings) if loop.is_closed()]
+        for each in dead:
+            await _close(each)
+        return opening
 
     async def _connect_somehow(self) -> aiosqlite.Connection:
         try:
@@ -119,13 +125,13 @@ class Reader:
             _ = await connection
             await self._check_version(connection)
         except sqlite3.OperationalError:
-            await _close(connection)
+            await _end(connection)
             raise
         except sqlite3.DatabaseError as error:
-            await _close(connection)
+            await _end(connection)
             raise explain(error, self._location) from error
         except BaseException:
-            await _close(connection)
+            await _end(connection)
             raise
         return connection
 
@@ -156,10 +162,19 @@ async def _fetch(connection: aiosqlite.Connection, sql: str, parameters: tuple[A
     return [tuple(row) for row in await connection.execute_fetchall(sql, parameters)]
 
 
-async def _close(connection: aiosqlite.Connection) -> None:
-    """Close a connection, also one whose thread died with its event loop."""
+async def _close(opening: asyncio.Task[aiosqlite.Connection]) -> None:
+    """Close a connection that has been opened, if it has."""
+    if opening.done() and not opening.cancelled() and opening.exception() is None:
+        await _end(opening.result())
+
+
+async def _end(connection: aiosqlite.Connection) -> None:
+    """Close a connection, whatever has become of the event loop that it belongs to."""
     if connection._thread.is_alive():
-        await connection.close()
-    elif connection._connection is not None:
+        # Not ``await connection.close()``: where the loop was closed with a read under way, the thread
+        # is about to die of it, and would not answer.
+        _ = connection.stop()
+        await asyncio.to_thread(connection._thread.join)
+    if connection._connection is not None:
         connection._connection.close()
         connection._connection = None

@@ -62,6 +62,7 @@ async def test_a_loop_that_is_closed_before_its_answer_comes_is_ignored(store: S
         abandoned: list[asyncio.Task[object]] = []
 
         async def start() -> None:
+            await store.statistics()
             abandoned.append(loop.create_task(store.add([new_job()])))
             abandoned.append(loop.create_task(store.get([1])))
             await asyncio.sleep(0)
