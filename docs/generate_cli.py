@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import click
+from click.testing import CliRunner
+
 from lq.__main__ import COMMANDS, make_group
 
 PAGE = Path(__file__).parent / "cli.md"
@@ -13,20 +14,19 @@ PAGE = Path(__file__).parent / "cli.md"
 
 def page() -> str:
     """Return the reference as Markdown."""
-    group = make_group()
-    parts = ["# Commands", "", "Generated from `--help` by `docs/generate_cli.py`.", "", _block("lq", group, None)]
-    with click.Context(group, info_name="lq", auto_envvar_prefix="LQ") as context:
-        for name in COMMANDS:
-            command = group.get_command(context, name)
-            assert command is not None
-            parts += ["", f"## lq {name}", "", _block(name, command, context)]
+    parts = ["# Commands", "", "Generated from `--help` by `docs/generate_cli.py`.", "", _help_of()]
+    for name in COMMANDS:
+        parts += ["", f"## lq {name}", "", _help_of(name)]
     return "\n".join(parts) + "\n"
 
 
-def _block(name: str, command: click.Command, parent: click.Context | None) -> str:
-    settings = {"terminal_width": 100, "max_content_width": 100}
-    with click.Context(command, info_name=name, parent=parent, **settings) as context:
-        return f"```\n{command.get_help(context)}\n```"
+def _help_of(*command: str) -> str:
+    # Run as a user runs it, so that what the group hands down to its commands (-h) is there too.
+    width = {"terminal_width": 100, "max_content_width": 100}
+    done = CliRunner().invoke(make_group(), [*command, "--help"], prog_name="lq", catch_exceptions=False, **width)
+    if done.exit_code != 0:
+        sys.exit(f"lq {' '.join(command)} --help ended with status {done.exit_code}: {done.output}")
+    return f"```\n{done.output.rstrip()}\n```"
 
 
 if __name__ == "__main__":
