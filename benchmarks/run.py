@@ -23,11 +23,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from litestar_queues import QueueConfig, QueueService, TaskRequest
 from support import logbook, zoo
 from support.masters import RunningMaster
 from support.waiting import wait_until
-
-from litestar_queues import QueueConfig, QueueService, TaskRequest
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -151,7 +150,14 @@ async def writers(seconds: float) -> None:
 
 async def kills(seconds: float) -> None:
     """How far past timeout + grace a run that cannot be asked lives."""
-    cases = (zoo.hang_in_c, zoo.swallow_everything, zoo.stop_itself, zoo.fork_holder, zoo.setsid_child, zoo.endless_regex)
+    cases = (
+        zoo.hang_in_c,
+        zoo.swallow_everything,
+        zoo.stop_itself,
+        zoo.fork_holder,
+        zoo.setsid_child,
+        zoo.endless_regex,
+    )
     over: list[float] = []
     with bench("--concurrency", "2") as (url, _, _path):
         async with QueueService(QueueConfig(queue_backend=url)) as service:

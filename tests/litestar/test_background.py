@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from litestar import Litestar, Response, get, post, websocket
 from litestar.background_tasks import BackgroundTask, BackgroundTasks
 from litestar.di import NamedDependency, Provide
 from litestar.testing import AsyncTestClient, TestClient
 
-from litestar import Litestar, Response, get, post, websocket
 from litestar_queues import (
     Query,
     QueueConfig,
@@ -30,9 +30,9 @@ from litestar_queues.models import Added, NewJob
 from litestar_queues.registry import tasks
 
 if TYPE_CHECKING:
+    from litestar import WebSocket
     from litestar.types import ASGIApp, Receive, Scope, Send
 
-    from litestar import WebSocket
     from litestar_queues import QueueService
 
 pytestmark = pytest.mark.anyio

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from litestar import Litestar, Request, Response, get, post
 from litestar.background_tasks import BackgroundTask, BackgroundTasks
 from litestar.di import NamedDependency
 from litestar.exceptions import ImproperlyConfiguredException
 from litestar.testing import AsyncTestClient, TestClient
 
-from litestar import Litestar, Request, Response, get, post
 from litestar_queues import Query, QueueConfig, QueuedBackgroundTask, QueueError, QueuePlugin, QueueService, task
 from litestar_queues.registry import tasks
 from support.masters import RunningMaster

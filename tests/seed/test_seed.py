@@ -17,9 +17,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
-from litestar import Litestar
 from litestar_queues import Query, QueueConfig, QueuedTaskRecord, QueuePlugin, QueueService, TaskResult
 from litestar_queues.clock import SECOND, SystemClock
 from litestar_queues.registry import tasks

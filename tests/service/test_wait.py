@@ -263,6 +263,20 @@ async def test_closing_the_service_sends_waiters_away(config: QueueConfig, withi
             await wait
 
 
+async def test_closing_the_service_sends_waiters_on_other_loops_away(config: QueueConfig, within: Within) -> None:
+    service = QueueService(config)
+    await service.open()
+    result = await service.enqueue(when)
+    other = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(result.wait(timeout=30))))
+    while result.number not in _watched(service):
+        await asyncio.sleep(0)
+
+    async with within(2, "the waiter to be sent away"):
+        await service.close()
+        with pytest.raises(QueueError, match="closed while"):
+            await other
+
+
 async def test_an_error_of_the_store_reaches_who_waits(
     service: QueueService, within: Within, monkeypatch: pytest.MonkeyPatch
 ) -> None:
