@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,12 @@ import pytest
 from litestar_queues import QueueConfig, QueueService
 from support import logbook
 from support.masters import RunningMaster
+
+# A shell's background job ignores SIGINT, and so would every process that the tests start and signal.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Hundreds of interpreters are started here: without cached bytecode each compiles the package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture

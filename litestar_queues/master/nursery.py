@@ -93,6 +93,8 @@ class Nursery:
             return False
         self._booting.discard(worker)
         error = self._errors.pop(worker, None)
+        if self._is_closed:
+            return True
         what = str(error) if error else f"the worker {worker.exit} before it was ready"
         self._failed(f"the application cannot be imported: {what}" if error else what, error)
         return True

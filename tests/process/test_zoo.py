@@ -13,7 +13,6 @@ from support import logbook, zoo
 from support.masters import RunningMaster
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.xdist_group("zoo")  # one run of them all serves every test here
 CONCURRENCY = 2
 HOSTILE = {
     "endless_regex": (zoo.endless_regex, ()),
