@@ -73,8 +73,11 @@ async def _job(url: str, reference: str, *, as_json: bool, limit: int) -> None:
 async def find_job(store: Store, reference: str) -> QueuedTaskRecord:
     """Return the job that *reference* means: number, id, or ending of an id; ``JobNotFound`` says which failed."""
     text = reference.strip().removeprefix("#")
+    found: list[QueuedTaskRecord | None] = []
     if text.isdigit() and len(text) < 19:
         found = await store.get([int(text)], attempts=True)
+        if found[0] is None and len(text) >= SHORTEST_ENDING:  # one ending in forty has digits only
+            found = await _by_ending(store, text)
     elif re.fullmatch(r"[0-9a-fA-F-]{36}", text):
         found = await store.get([_uuid(text)], attempts=True)
     else:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyte
 import pytest
 
-from litestar_queues import QueueConfig, QueueService
+from litestar_queues import QueueConfig, QueueService, TaskRequest
 from litestar_queues.clock import SystemClock
 from litestar_queues.lifecycle import Crashed, Raised, Succeeded, TimedOut, settle
 from litestar_queues.models import ErrorReport, Node, Receipt, StoredEvent, WorkerState
@@ -154,6 +154,17 @@ def test_a_job_is_found_by_number_id_and_ending_and_by_nothing_less(
         assert missing.returncode == 5
         assert missing.stderr.startswith("error: ")
         assert missing.stderr.count("\n") == 1
+
+
+def test_an_ending_of_digits_alone_is_an_ending_when_no_job_has_that_number(url: str, tmp_path: Path) -> None:
+    async def enqueue_until_found() -> tuple[int, str]:
+        async with QueueService(QueueConfig(queue_backend=url)) as service:
+            results = await service.enqueue_many([TaskRequest(zoo.good, (1,))] * 500)
+        ids = {str(result.id)[-6:]: result.number for result in results}
+        return next((number, ending) for ending, number in ids.items() if ending.isdigit() and int(ending) > 500)
+
+    number, ending = asyncio.run(enqueue_until_found())
+    assert json.loads(lq("inspect", ending, "--json", "--url", url, cwd=tmp_path).stdout)["number"] == number
 
 
 def dangerous(text: str) -> list[str]:
