@@ -65,7 +65,11 @@ async def test_killing_the_master_ten_times_under_load_loses_no_job_and_runs_non
     assert {words[3] for words in lines if words[2] == "end"} == set(names)
     assert logbook.overlaps(lines, deaths) == []
     starts = Counter(words[3] for words in lines if words[2] == "start")
-    assert {record.args[0]: record.attempt for record in records} == starts
+    # A start is written into the cell just before the task's first line: a kill between the two is an
+    # attempt whose task wrote nothing. At most one for each of the two workers of a killed master.
+    unwritten = [record.attempt - starts[record.args[0]] for record in records]
+    assert min(unwritten) == 0
+    assert sum(unwritten) <= 10 * 2
 
 
 async def test_a_job_that_was_running_when_its_master_died_counts_the_loss_and_no_retry(
