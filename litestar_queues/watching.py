@@ -56,6 +56,7 @@ class Watcher:
             watches, self._watches = self._watches, {}
         here = asyncio.get_running_loop()
         for loop, watch in watches.items():
+            watch.is_over = True
             if loop is here:
                 await watch.close()
             else:
@@ -92,6 +93,8 @@ class _Watch:
         self._seen = 0
         self._asks_whole = True
         """The next look asks for everything, not only for what is past ``_seen``."""
+        self.is_over = False
+        """The service has been closed; a look that fails now fails because of that."""
 
     @property
     def waited_for(self) -> Iterable[int]:
@@ -150,7 +153,7 @@ class _Watch:
                 await self._listen()
         # Whatever it is, those who wait must hear of it: it is raised there.
         except Exception as error:
-            self.send_away(error)
+            self.send_away(None if self.is_over else error)
 
     async def _listen(self) -> None:
         """Watch for those who wait now, until somebody waits for another job."""
