@@ -52,9 +52,9 @@ def set_process_enqueuer(enqueuer: Enqueuer | None) -> None:
 
 def find_enqueuer() -> Enqueuer:
     """Return the service to use here; ``QueueError`` names the choices when there is no telling."""
-    found = current_enqueuer.get() or _process
-    if found is not None:
-        return found
+    for found in (current_enqueuer.get(), _process):
+        if found is not None:
+            return found
     with _lock:
         if len(_open) == 1:
             return _open[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import msgspec
 from msgspec import Struct
@@ -23,6 +23,7 @@ _LARGEST_PRIORITY = 2**31
 _LONGEST = 100 * 365 * 24 * 3600
 """Seconds; a longer duration is a mistake in the unit."""
 _LONGEST_KEY = 500
+_LARGEST_MULTIPLIER = 1000
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -47,25 +48,50 @@ class Options(Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] | None = None
 
 
+class Changes(TypedDict, total=False):
+    """The same for type checkers, as keywords of ``Task.using``."""
+
+    queue: str | None
+    priority: int | None
+    retries: int | None
+    retry_backoff: float | RetryBackoff | None
+    timeout: float | timedelta | None
+    kill_grace: float | timedelta | None
+    key: str | None
+    key_scope: Literal["task", "global"] | None
+    unique_until: Literal["terminal", "forever"] | None
+    on_duplicate: OnDuplicate | None
+    run_after: float | timedelta | None
+    scheduled_at: datetime | None
+    expires_in: float | timedelta | None
+    expires_at: datetime | None
+    execution_backend: str | None
+    execution_profile: str | None
+    metadata: dict[str, Any] | None
+
+
 NAMES = frozenset(Options.__struct_fields__)
+MOMENTS = frozenset({"scheduled_at", "expires_at"})
+"""Options that mean one moment, and so make no sense for every job of a task."""
+_EXCLUSIVE = (("run_after", "scheduled_at"), ("expires_in", "expires_at"))
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *base* with *changes*; a change to None takes the option out."""
+    """Return *base* with *changes*; a change to None takes the option out.
+
+    A change to one of two options that exclude each other replaces the other.
+    """
     merged = {**base, **changes}
-    if changes.get("scheduled_at") is not None and changes.get("run_after") is None:
-        merged.pop("run_after", None)
-    if changes.get("run_after") is not None and changes.get("scheduled_at") is None:
-        merged.pop("scheduled_at", None)
+    for pair in _EXCLUSIVE:
+        for one, other in (pair, pair[::-1]):
+            if changes.get(one) is not None and changes.get(other) is None:
+                merged.pop(other, None)
     return {name: value for name, value in merged.items() if value is not None}
 
 
 def check(given: Mapping[str, Any], who: str) -> Options:
     """Return *given* as options of *who*; ``TypeError`` for an unknown one, ``ValueError`` for a bad value."""
-    unknown = sorted(set(given) - NAMES)
-    if unknown:
-        msg = f"{who} has no option {unknown[0]!r} (options: {', '.join(sorted(NAMES))})"
-        raise TypeError(msg)
+    refuse_unknown(given, NAMES, who)
     for name, value in given.items():
         checker = _CHECKS.get(name)
         problem = checker(value) if checker is not None and value is not None else None
@@ -75,11 +101,19 @@ def check(given: Mapping[str, Any], who: str) -> Options:
     for name in ("queue", "execution_backend", "execution_profile"):
         if given.get(name) is not None:
             check_name(f"{who}: {name}", given[name])
-    for one, other in (("run_after", "scheduled_at"), ("expires_in", "expires_at")):
+    for one, other in _EXCLUSIVE:
         if given.get(one) is not None and given.get(other) is not None:
             msg = f"{who}: {one} and {other} exclude each other; give one of them"
             raise ValueError(msg)
     return Options(**given)
+
+
+def refuse_unknown(given: Mapping[str, Any], known: frozenset[str], who: str) -> None:
+    """Raise ``TypeError`` for the first name in *given* that is not *known*, with those that are."""
+    unknown = sorted(set(given) - known)
+    if unknown:
+        msg = f"{who} has no option {unknown[0]!r} (options: {', '.join(sorted(known))})"
+        raise TypeError(msg)
 
 
 def backoff_json(backoff: float | RetryBackoff | None) -> str | None:
@@ -146,7 +180,11 @@ def _metadata(value: Any) -> str | None:
 
 def _backoff(value: Any) -> str | None:
     if isinstance(value, RetryBackoff):
-        return None
+        # The master computes with these: a number that overflows there would end it, with all that runs.
+        within = all(map(math.isfinite, (value.initial_delay, value.multiplier, value.max_delay)))
+        if within and value.multiplier <= _LARGEST_MULTIPLIER and max(value.initial_delay, value.max_delay) <= _LONGEST:
+            return None
+        return f"delays are at most {_LONGEST} seconds, and the multiplier {_LARGEST_MULTIPLIER}"
     problem: str | None = _duration(0)(value) if not isinstance(value, timedelta) else "give seconds"
     return problem and "give seconds, or a RetryBackoff; a callable belongs to @task"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -66,9 +68,11 @@ tasks = Registry()
 
 
 def _origin(task: Task[..., Any]) -> tuple[str, str]:
-    function = task.func
+    # The function itself, not a decorator's wrapper of it: those share one file. Its real path, because a
+    # script run through a link and the same file imported are one.
+    function = inspect.unwrap(task.func)
     code = getattr(function, "__code__", None)
-    return (code.co_filename if code else function.__module__, function.__qualname__)
+    return (os.path.realpath(code.co_filename) if code else function.__module__, function.__qualname__)
 
 
 def _shown(task: Task[..., Any]) -> str:

@@ -10,7 +10,7 @@ import msgspec
 
 from litestar_queues import options as opts
 from litestar_queues.clock import from_datetime, to_microseconds
-from litestar_queues.config import QueueConfig
+from litestar_queues.config import QueueConfig, check_name
 from litestar_queues.ids import uuid7
 from litestar_queues.lifecycle import RetryBackoff
 from litestar_queues.models import NewJob, Parameter, TaskEntry
@@ -44,7 +44,7 @@ def build_job(
     """Return the job of one call; refuses what the signature, the codec, the limits or the options refuse."""
     task.codec.bind(args, kwargs)
     payload = task.codec.encode(args, kwargs)
-    chosen = opts.check(opts.merge(task.options, options), f"task {task.name!r}")
+    chosen = task.using(**options).checked if options else task.checked
     return _new_job(task.name, payload, chosen, config=config, now=now)
 
 
@@ -59,6 +59,7 @@ def build_named_job(
     now: int,
 ) -> NewJob:
     """Return the job of a task that is known by name only, or by its entry in the catalogue."""
+    check_name("a task's name", name)
     defaults: dict[str, Any] = {}
     if entry is not None:
         _check_call(entry, args, kwargs)
@@ -70,7 +71,7 @@ def build_named_job(
 
 def entry_of(task: Task[..., Any]) -> TaskEntry:
     """Return what the catalogue says of *task*."""
-    chosen = opts.check(task.options, f"task {task.name!r}")
+    chosen = task.checked
     return TaskEntry(
         name=task.name,
         parameters=task.codec.parameters(),

@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 from uuid import UUID
 
 from litestar_queues import options as opts
@@ -26,6 +26,9 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 _log = logging.getLogger("litestar_queues.task")
 _LONGEST_DELAY = 30 * 24 * 3600.0
+
+_OPTIONS = opts.NAMES - opts.MOMENTS | {"retry_on", "no_retry_on", "description"}
+_OF_TASK_ALONE = ("retry_on", "no_retry_on", "name", "description")
 
 Exceptions = type[BaseException] | Iterable[type[BaseException]]
 DelayFunction = Callable[[int, Exception], float]
@@ -106,6 +109,7 @@ class Task(Generic[P, R]):
         self.func = function
         self.name = name
         self.options = dict(options)
+        self.checked = opts.check(self.options, f"task {name!r}")
         self.description = description
         self.codec = CallCodec(name, function)
         self.results = ResultCodec(name, function)
@@ -130,22 +134,28 @@ class Task(Generic[P, R]):
         handle: Handle[R] = await find_enqueuer().enqueue_call(self, args, dict(kwargs), {})
         return handle
 
-    def using(self, **options: Any) -> Self:
+    def using(self, **options: Unpack[opts.Changes]) -> Self:
         """Return a copy with other default options; None takes one back to its default.
 
         Takes the options of ``@task``, and ``scheduled_at`` and ``expires_at``. What needs the
         function's process (``retry_on``, ``no_retry_on``, a callable ``retry_backoff``) belongs to
         ``@task`` alone.
         """
-        for name in ("retry_on", "no_retry_on", "name", "description"):
-            if name in options:
-                msg = f"using() cannot change {name}; it belongs to @task, which workers import"
-                raise TypeError(msg)
+        alone = next((name for name in _OF_TASK_ALONE if name in options), None)
+        if alone is not None:
+            msg = f"using() cannot change {alone}; it belongs to @task, which workers import"
+            raise TypeError(msg)
+        if "retry_backoff" in options and self._delay_function is not None:
+            msg = (
+                f"the retry_backoff of task {self.name!r} is a callable, which decides in the worker whatever a job says; "
+                "change it at @task"
+            )
+            raise TypeError(msg)
         merged = opts.merge(self.options, options)
-        opts.check(merged, f"task {self.name!r}")
+        checked = opts.check(merged, f"task {self.name!r}")
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
-        copy.options = merged
+        copy.options, copy.checked = merged, checked
         return copy
 
     @property
@@ -172,7 +182,10 @@ class Task(Generic[P, R]):
         if not math.isfinite(seconds):
             _log.warning("the retry_backoff of task %r returned %r; the default is used", self.name, seconds)
             return None
-        return to_microseconds(min(max(seconds, 0.0), _LONGEST_DELAY))
+        within = min(max(seconds, 0.0), _LONGEST_DELAY)
+        if within != seconds:
+            _log.warning("the retry_backoff of task %r returned %r; %r is used", self.name, seconds, within)
+        return to_microseconds(within)
 
 
 class SyncTask(Task[P, R]):
@@ -250,52 +263,56 @@ def task(name_or_function: Any = None, /, **options: Any) -> Any:
     ``metadata``, ``description``
         for people.
 
-    Raises ``TaskDefinitionError`` for a function, a name or an option that cannot be, for a type that
-    JSON cannot tell apart, and for a second function under a name that is taken.
+    Raises ``TypeError`` for an unknown option, and ``TaskDefinitionError`` for a function, a name or an
+    option's value that cannot be, for a type that JSON cannot tell apart, and for a second function under
+    a name that is taken.
     """
-    if callable(name_or_function):
-        return _make(name_or_function, None, options)
-    return lambda function: _make(function, name_or_function, options)
+    opts.refuse_unknown(options, _OPTIONS, "@task")
+    if name_or_function is None or isinstance(name_or_function, str):
+        return lambda function: _make(function, name_or_function, options)
+    return _make(name_or_function, None, options)
 
 
 def _make(function: Callable[..., Any], name: str | None, given: Mapping[str, Any]) -> Task[..., Any]:
+    if isinstance(function, staticmethod):
+        function = function.__func__
     name = _check_function(function, name)
     rest = dict(given)
     try:
         retry_on = _exceptions("retry_on", rest.pop("retry_on", None))
         no_retry_on = _exceptions("no_retry_on", rest.pop("no_retry_on", None)) or ()
         description = rest.pop("description", None) or _summary(function)
-        backoff = rest.get("retry_backoff")
-        is_callable = callable(backoff) and not isinstance(backoff, RetryBackoff)
-        delay_function = rest.pop("retry_backoff") if is_callable else None
-        options = opts.merge({}, rest)
-        opts.check(options, f"task {name!r}")
+        delay_function = rest.pop("retry_backoff") if callable(rest.get("retry_backoff")) else None
+        _check_delay_function(delay_function)
+        kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
+        made: Task[..., Any] = kind(
+            function,
+            name,
+            opts.merge({}, rest),
+            retry_on=retry_on,
+            no_retry_on=no_retry_on,
+            delay_function=delay_function,
+            description=description,
+        )
     except (ValueError, TypeError, QueueConfigurationError) as error:
         raise TaskDefinitionError(str(error)) from error
-    kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
-    made: Task[..., Any] = kind(
-        function,
-        name,
-        options,
-        retry_on=retry_on,
-        no_retry_on=no_retry_on,
-        delay_function=delay_function,
-        description=description,
-    )
     tasks.register(made)
     return made
 
 
+def _check_delay_function(function: Any) -> None:
+    if isinstance(function, type) or inspect.iscoroutinefunction(function):
+        msg = f"retry_backoff cannot be {function!r}; give seconds, a RetryBackoff(…), or a plain function that returns seconds"
+        raise TypeError(msg)
+
+
 def _check_function(function: Any, name: str | None) -> str:
-    if name is not None and not isinstance(name, str):
-        msg = f"task() takes a name or a function, not {name!r}"
-        raise TaskDefinitionError(msg)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         msg = (
             f"{function.__qualname__} is a generator, which returns nothing that could be a result; make it a function"
         )
         raise TaskDefinitionError(msg)
-    if inspect.isclass(function) or not inspect.isroutine(function):
+    if inspect.isclass(function) or not inspect.isroutine(function) or not callable(function):
         msg = f"{function!r} is not a function; decorate a function or a coroutine function"
         raise TaskDefinitionError(msg)
     chosen = name if name is not None else function.__name__

@@ -1,18 +1,25 @@
-"""What ``@task`` makes, what ``using`` changes, and which options go where."""
+"""What ``@task`` makes of a function, and what it refuses."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from litestar_queues import NonRetryableError, QueueConfig, QueueError, RetryBackoff, UnknownTaskError, task
+from litestar_queues import (
+    INJECTED,
+    NonRetryableError,
+    QueueConfig,
+    QueueError,
+    RetryBackoff,
+    task,
+)
 from litestar_queues.exceptions import QueueConfigurationError, TaskDefinitionError
 from litestar_queues.registry import tasks
-from litestar_queues.request import build_job, build_named_job, entry_of, split_options
+from litestar_queues.request import build_job, build_named_job, entry_of
 
 NOW = 1_700_000_000_000_000
 CONFIG = QueueConfig(queue_backend="memory")
@@ -48,49 +55,44 @@ def test_a_task_can_be_made_in_three_ways_and_called_directly() -> None:
     assert tasks.names() == ["coroutine", "named", "plain"]
 
 
-def test_two_functions_under_one_name_are_an_error_and_the_same_one_again_is_not() -> None:
-    def make() -> Any:
-        @task("same")
-        def one() -> None:
-            return None
-
-        return one
-
-    make()
-    make()
-    with pytest.raises(TaskDefinitionError, match="two functions are named 'same'"):
-
-        @task("same")
-        def other() -> None:
-            return None
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"queue": "a b"}, "use letters, digits"),
-        ({"retries": -1}, "retries cannot be -1"),
-        ({"timeout": 0}, "timeout cannot be 0"),
-        ({"timeout": float("nan")}, "timeout cannot be nan"),
-        ({"timeout": "5"}, "give seconds"),
-        ({"priority": 2**40}, "priority cannot be"),
-        ({"metadata": [1]}, "give a dictionary"),
-        ({"key_scope": "all"}, "use one of 'task', 'global'"),
-        ({"cron": "* * * * *"}, "has no option 'cron'"),
-        ({"retry_on": "ValueError"}, "takes exception types"),
-        ({"retry_backoff": -1.0}, "retry_backoff cannot be"),
-    ],
-)
-def test_a_bad_option_fails_when_the_task_is_made_and_names_itself(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(TaskDefinitionError) as raised:
-        task("t", **options)(lambda: None)
-    assert words in str(raised.value)
-
-
-@pytest.mark.parametrize("thing", [int, 5, "x" * 200])
-def test_what_is_no_function_or_no_name_is_refused(thing: Any) -> None:
+@pytest.mark.parametrize("thing", [int, 5, classmethod(lambda cls: None), object(), max, lambda: None])
+def test_what_is_no_function_with_a_name_and_a_signature_is_refused_at_once(thing: Any) -> None:
     with pytest.raises(TaskDefinitionError):
-        task("fine" if not isinstance(thing, str) else thing)(thing if not isinstance(thing, str) else print)
+        task(thing)
+
+
+def test_a_name_that_would_need_quoting_is_refused() -> None:
+    for name in ("x" * 200, "a b", "", "-a", "a\n"):
+        with pytest.raises(TaskDefinitionError, match="a task's name cannot be"):
+            task(name)(lambda: None)
+        with pytest.raises(QueueConfigurationError, match="a task's name cannot be"):
+            build_named_job(name, None, (), {}, {}, config=CONFIG, now=NOW)
+
+
+def test_a_static_method_is_the_function_in_it() -> None:
+    class Reports:
+        @task("reports.render")
+        @staticmethod
+        async def render(a: int) -> int:
+            return a
+
+    assert Reports.render.is_coroutine
+    assert asyncio.run(Reports.render(3)) == 3
+
+
+def test_what_a_task_says_of_itself() -> None:
+    @task("t")
+    async def made(a: int, _job_id: object = INJECTED) -> None:
+        """Render a report.
+
+        Slowly.
+        """
+
+    assert (made.name, made.description, made.is_coroutine) == ("t", "Render a report.", True)
+    assert made.injected == {"_job_id"}
+    assert (vars(made)["__name__"], made.__wrapped__) == ("made", made.func)  # type: ignore[attr-defined]  # update_wrapper's
+    assert inspect.signature(made).parameters.keys() == {"a", "_job_id"}
+    assert str(made.codec.signature).startswith("(a: ")
 
 
 def test_a_generator_is_refused() -> None:
@@ -99,84 +101,6 @@ def test_a_generator_is_refused() -> None:
         @task
         def generator() -> Iterator[int]:
             yield 1
-
-
-def test_using_changes_a_copy_and_none_takes_an_option_back() -> None:
-    @task("t", queue="a", timeout=5)
-    def made() -> None:
-        return None
-
-    copy = made.using(queue="b", timeout=None, priority=3)
-    assert (job(made).queue, job(made).timeout, job(made).priority) == ("a", 5_000_000, 0)
-    assert (job(copy).queue, job(copy).timeout, job(copy).priority) == ("b", None, 3)
-
-
-@pytest.mark.parametrize("name", ["retry_on", "no_retry_on", "name", "description"])
-def test_using_refuses_what_belongs_to_the_task_alone(name: str) -> None:
-    @task
-    def made() -> None:
-        return None
-
-    with pytest.raises(TypeError, match=name):
-        made.using(**{name: ValueError})
-    with pytest.raises(ValueError, match="a callable belongs to @task"):
-        made.using(retry_backoff=lambda failures, error: 1.0)
-
-
-def test_an_option_that_is_also_a_parameter_goes_to_the_task() -> None:
-    @task
-    def made(key: str, other: int = 0) -> None:
-        return None
-
-    assert split_options(made, {"key": "k", "priority": 5, "other": 1}) == ({"priority": 5}, {"key": "k", "other": 1})
-
-
-def test_overrides_reach_the_job() -> None:
-    @task("t", retries=2)
-    def made(a: int) -> None:
-        return None
-
-    built = job(
-        made,
-        1,
-        options={
-            "queue": "slow",
-            "priority": 1,
-            "retries": 5,
-            "timeout": timedelta(minutes=10),
-            "run_after": 30,
-            "expires_in": 60,
-            "key": "k",
-            "metadata": {"by": "u"},
-            "retry_backoff": 2.5,
-        },
-    )
-    assert (built.queue, built.priority, built.max_retries, built.timeout) == ("slow", 1, 5, 600_000_000)
-    assert (built.run_at - NOW, built.expires_at - NOW) == (30_000_000, 60_000_000)
-    assert (built.key, built.key_scope, built.metadata) == ("k", "t", '{"by":"u"}')
-    assert '"initial_delay":2.5' in built.backoff
-
-
-def test_a_moment_needs_a_time_zone_and_excludes_a_delay() -> None:
-    @task
-    def made() -> None:
-        return None
-
-    with pytest.raises(ValueError, match="has no time zone"):
-        job(made, options={"scheduled_at": datetime(2026, 1, 1)})
-    moment = datetime(2030, 1, 1, tzinfo=UTC)
-    assert job(made.using(run_after=5), options={"scheduled_at": moment}).run_at == int(moment.timestamp()) * 1_000_000
-    with pytest.raises(ValueError, match="exclude each other"):
-        job(made, options={"scheduled_at": moment, "run_after": 5})
-
-
-def test_a_backend_that_is_not_configured_is_refused_at_enqueue() -> None:
-    @task
-    def made() -> None:
-        return None
-
-    with pytest.raises(QueueConfigurationError, match="no execution backend is named 'cloudrun'"):
-        job(made, options={"execution_backend": "cloudrun"})
 
 
 def test_arguments_past_the_limit_are_refused_with_both_sizes() -> None:
@@ -218,15 +142,6 @@ def test_a_callable_backoff_is_clamped_and_its_faults_are_not_the_jobs(answer: A
     assert made.delay(1, ValueError()) == delay
 
 
-def test_an_unknown_name_says_which_is_near() -> None:
-    @task("reports.render")
-    def made() -> None:
-        return None
-
-    with pytest.raises(UnknownTaskError, match=r"did you mean 'reports\.render'\?"):
-        tasks.get("report.render")
-
-
 def test_a_task_known_by_its_catalogue_entry_is_checked_as_the_call_would_be() -> None:
     @task("t", queue="q", retries=3, retry_backoff=RetryBackoff(initial_delay=5.0), timeout=9)
     def made(a: int, b: str = "x", *, c: bool = False) -> None:
@@ -248,12 +163,3 @@ def test_a_task_known_by_its_catalogue_entry_is_checked_as_the_call_would_be() -
     ]:
         with pytest.raises(TypeError, match=words):
             named(*args, **kwargs)
-
-
-def test_without_a_service_enqueue_says_what_to_do() -> None:
-    @task
-    def made() -> None:
-        return None
-
-    with pytest.raises(QueueError, match="add QueuePlugin to the app"):
-        asyncio.run(made.enqueue())

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import assert_type
 
-from litestar_queues import QueueService, TaskResult, task
+import litestar_queues
+from litestar_queues import INJECTED, QueueService, RetryBackoff, TaskExecutionContext, TaskResult, task
+from litestar_queues import tsk as misspelt  # type: ignore[attr-defined]
+from litestar_queues.tasks import AsyncTask, Handle
 
 
 @task
@@ -15,6 +18,33 @@ def plain(a: int, b: str = "x") -> list[int]:
 @task("typed.coroutine", queue="q", timeout=5)
 async def coroutine(a: int) -> str:
     return str(a)
+
+
+@task("typed.injected", retry_backoff=RetryBackoff(initial_delay=2), retry_on=(OSError, ValueError))
+async def injected(path: str, *, _task_context: TaskExecutionContext = INJECTED) -> None:
+    await _task_context.log(path)
+
+
+@task(retry_backoff=lambda failures, error: 2.0 * failures)
+def with_a_callable() -> int:
+    return 1
+
+
+async def use_options(service: QueueService) -> None:
+    slow = coroutine.using(queue="slow", timeout=None, metadata={"by": "me"})
+    slow_task: AsyncTask[[int], str] = slow
+    handle: Handle[str] = await service.enqueue(slow_task, 1)
+    assert_type(await handle.get(timeout=1), str)
+    await injected.enqueue("path")
+    assert_type(litestar_queues.__version__, str)
+
+    coroutine.using(queue=5)  # type: ignore[arg-type]
+    coroutine.using(bogus=5)  # type: ignore[call-arg]
+    coroutine.using(retry_on=ValueError)  # type: ignore[call-arg]
+    coroutine.using(retry_backoff=lambda failures, error: 1.0)  # type: ignore[arg-type]
+    task("t", queue=5)  # type: ignore[call-overload]
+    task("t", cron="* * * * *")  # type: ignore[call-overload]
+    misspelt()
 
 
 async def use(service: QueueService) -> None:
