@@ -39,6 +39,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import NoReturn
 
+_YEAR = 366 * 24 * 3600
+
 
 class QueueError(Exception):
     """The root of what this package raises on purpose."""
@@ -145,9 +147,12 @@ class JobCancelledError(Exception):
 
 
 class Snooze(Exception):
-    """Raise it in a task to run the job again after *seconds*; it costs no retry."""
+    """Raise it in a task to run the job again after *seconds* (at most a year); it costs no retry."""
 
     def __init__(self, seconds: float) -> None:
+        if not 0 <= seconds <= _YEAR:  # false for NaN too
+            msg = f"Snooze takes seconds from 0 to {_YEAR} (a year), not {seconds!r}"
+            raise ValueError(msg)
         self.seconds = seconds
         super().__init__(f"again in {seconds:g} s")
 

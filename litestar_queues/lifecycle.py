@@ -39,6 +39,9 @@ UNKNOWN_DELAY = 10 * SECOND
 UNKNOWN_LIMIT = 600 * SECOND
 """How long a task may stay unknown before its job is failed."""
 
+LONGEST_BACKOFF = 366 * 24 * 3600.0
+"""Seconds; a longer delay is a mistake in the unit."""
+
 
 class RetryBackoff(Struct, frozen=True):
     """How long to wait before the retry after the n-th failure.
@@ -53,14 +56,14 @@ class RetryBackoff(Struct, frozen=True):
     jitter: float = 0.1
 
     def __post_init__(self) -> None:
-        within = self.initial_delay >= 0 and self.multiplier >= 1 and self.max_delay >= 0 and 0 <= self.jitter <= 1
-        if not within:
-            msg = f"{self} is not a backoff: delays are 0 or more, multiplier 1 or more, jitter between 0 and 1"
+        delays = 0 <= self.initial_delay <= LONGEST_BACKOFF and 0 <= self.max_delay <= LONGEST_BACKOFF
+        if not (delays and 1 <= self.multiplier <= 1000 and 0 <= self.jitter <= 1):
+            msg = f"{self} is not a backoff: delays are 0 s to a year, multiplier 1 to 1000, jitter 0 to 1"
             raise ValueError(msg)
 
     def delay(self, failures: int, seed: UUID | int = 0) -> int:
         """Return the wait in microseconds after *failures* failures; the same seed waits the same."""
-        exponent = min(failures - 1, 64)  # 2 ** 64 is past any max_delay; more would overflow a float
+        exponent = min(failures - 1, 64)  # 2 ** 64 is past any max_delay, and 1000 ** 64 still a float
         seconds = min(self.initial_delay * self.multiplier**exponent, self.max_delay)
         spread = random.Random(f"{seed}:{failures}").uniform(-self.jitter, self.jitter)  # noqa: S311 (not a secret)
         return round(min(seconds * (1 + spread), self.max_delay) * SECOND)
@@ -273,7 +276,10 @@ class _Change:
 
 
 def backoff_of(job: ClaimedJob) -> RetryBackoff:
-    """Return the declarative backoff stored with *job*."""
+    """Return the declarative backoff stored with *job*; the default where the stored one cannot be."""
     if job.backoff is None:
         return DEFAULT_BACKOFF
-    return msgspec.json.decode(job.backoff, type=RetryBackoff)
+    try:
+        return msgspec.json.decode(job.backoff, type=RetryBackoff)
+    except msgspec.DecodeError:  # a damaged row must not end the master that settles it
+        return DEFAULT_BACKOFF

@@ -38,11 +38,14 @@ class Printer:
         self._second = 0
         self._shown = 0
         self._hidden = 0
+        self._is_gone = False
+        self._has_started = False
 
     def __call__(self, notice: n.Notice) -> None:  # noqa: C901 (one case a notice)
         """Write what *notice* says, if it is worth a line."""
         match notice:
             case n.Started():
+                self._has_started = True
                 self._banner(notice)
             case n.JobSettled():
                 self._settled(notice)
@@ -56,7 +59,7 @@ class Printer:
             case n.JobStopping():
                 why = {"timeout": "its time is up", "cancel": "cancel was asked", "drain": "the master stops"}
                 self._line("!", "stopping", f"#{notice.number} {notice.task} on {notice.worker}: {why[notice.reason]}")
-            case n.BootProblem():
+            case n.BootProblem() if self._has_started:  # before that it ends the program, which says why
                 self._line("✗", "boot", f"{notice.reason}; next try in {notice.next_try:g} s")
             case n.StraysKilled():
                 self._line("!", "strays", f"{len(notice.pids)} processes left behind at {notice.worker} were killed")
@@ -72,7 +75,7 @@ class Printer:
                 self._stopping(notice)
             case n.Stopped():
                 self._stopped(notice)
-            case n.WorkerStarted():
+            case n.WorkerStarted() | n.BootProblem():
                 return
 
     def _banner(self, started: n.Started) -> None:
@@ -150,7 +153,12 @@ class Printer:
     def _write(self, text: str) -> None:
         if not self._is_unicode:
             text = text.encode("ascii", "backslashreplace").decode()
-        click.echo(text, file=self._out)
+        if self._is_gone:
+            return
+        try:
+            click.echo(text, file=self._out)
+        except OSError:  # the terminal or the pipe is gone: jobs matter more than words
+            self._is_gone = True
 
 
 def hide_password(url: str) -> str:

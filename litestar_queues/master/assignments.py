@@ -126,7 +126,7 @@ class Assignment:
             return Returned(f"the worker {worker.exit} before it started the job"), None
         cpu = max(worker.cpu - shown.cpu, 0)
         receipt = Receipt(shown.started_at, max(now, shown.started_at), worker.name, worker.pid, cpu, self.rss)
-        if self.stop is not None and worker.killed_by_us:
+        if self.stop is not None:  # however it died, it was asked to
             return self._stopped(self.stop, worker.exit), receipt
         return Crashed(worker.exit, worker.stack.read()), receipt
 

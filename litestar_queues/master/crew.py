@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from litestar_queues import wire
-from litestar_queues.cell import Reason
+from litestar_queues.cell import Phase, Reason
 from litestar_queues.clock import Clock
 from litestar_queues.events.stored import to_stored
 from litestar_queues.lifecycle import Outcome, Returned
@@ -101,7 +101,8 @@ class Crew:
         """Hand each claimed job to a free worker of its pool."""
         for pool, claimed in zip(self._pools, jobs, strict=True):
             for job in claimed:
-                worker = pool.take_idle()
+                # A claim that was under way when the drain began comes too late.
+                worker = None if self.is_draining else pool.take_idle()
                 if worker is None:  # it died while the claim was under way: back, uncharged
                     self._end_unassigned(job)
                 else:
@@ -154,18 +155,19 @@ class Crew:
             self._spawn(self._sweep(worker))
             return
         assignment = self._assignments.get(worker)
-        # Read the cell now: the worker that takes this place will write it anew.
-        end = assignment.outcome_of_death(assignment.shown(), now=self._clock.now()) if assignment else None
+        # Bury before a new worker is asked for: the cell is read now, and the one that takes this place
+        # writes it anew. A run whose end has been reported is on its way already; its death adds nothing.
+        if assignment is not None and not assignment.ended.is_set():
+            end = assignment.outcome_of_death(assignment.shown(), now=self._clock.now())
+            self._spawn(self._bury(assignment, *end))
+        else:
+            self._spawn(self._sweep(worker))
         pool.remove(worker)
         number = assignment.job.number if assignment else None
         expected = self.is_draining and assignment is None
         self._tell(WorkerEnded(worker.name, worker.pid, worker.exit, number, expected))
         if not self.is_draining:
             self.nursery.ask(1)
-        if assignment is not None and end is not None:
-            self._spawn(self._bury(assignment, *end))
-        else:
-            self._spawn(self._sweep(worker))
 
     # Jobs.
 
@@ -327,6 +329,8 @@ class Crew:
                 assignment.worker.kill()
             else:
                 self._deadlines.set(assignment, self._first_look(assignment, now))
+        elif shown.phase == Phase.ENDED:  # its report is on the way, behind others that are not read yet
+            self._deadlines.set(assignment, now + TAKE_WITHIN)
         elif timeout is not None:
             due = shown.started + timeout * 1_000
             if due <= now:

@@ -16,9 +16,9 @@ import msgspec
 from msgspec import Struct
 
 from litestar_queues.cell import CellFile, Shown
-from litestar_queues.lifecycle import Lost, Outcome, Returned
+from litestar_queues.lifecycle import Lost, Outcome, Raised, Returned
 from litestar_queues.master import strays
-from litestar_queues.models import ClaimedJob, Node, Receipt
+from litestar_queues.models import ClaimedJob, ErrorReport, Node, Receipt
 
 
 class Holder(Struct):
@@ -93,8 +93,16 @@ def cells_of(store_folder: str, nodes: list[str]) -> dict[tuple[int, int], Shown
     return {(cell.number, cell.fence): cell for cell in shown if cell.has_started(cell.number, cell.fence)}
 
 
-def outcome_of_adopted(job: ClaimedJob, shown: Shown | None, *, now: int) -> tuple[Outcome, Receipt | None]:
-    """Return what became of a dead master's job: lost if its function was started, else merely returned."""
+def outcome_of_adopted(
+    job: ClaimedJob, shown: Shown | None, backends: tuple[str, ...], *, now: int
+) -> tuple[Outcome, Receipt | None]:
+    """Return what became of a dead node's job: lost if its function was started, else merely returned.
+
+    One of a backend that no pool serves was running in its caller, which is gone: nobody else can.
+    """
+    if job.backend not in backends:
+        message = f"the process that ran it at once (backend {job.backend!r}) died; enqueue it again"
+        return Raised(ErrorReport("CallerLost", message), retryable=False), Receipt(job.created_at, now)
     if shown is None:
         return Returned("its master died before the job was started"), None
     return Lost(), Receipt(shown.started_at, max(now, shown.started_at))

@@ -118,12 +118,16 @@ class WorkerProcess:
         self.cell = cell
         self.name = start.name
         self.state = "serving"
-        wire.send(self._channel, start, (cells, lock))
+        self._send(start, (cells, lock))
 
     def send(self, run: wire.Run) -> None:
-        """Hand it a job. A worker that is gone takes it silently; its death says what became of it."""
+        """Hand it a job."""
+        self._send(run)
+
+    def _send(self, command: wire.Command, descriptors: tuple[int, ...] = ()) -> None:
+        """Send *command*. A worker that is gone takes it silently; its death says what became of it."""
         try:
-            wire.send(self._channel, run)
+            wire.send(self._channel, command, descriptors)
         except wire.ChannelClosed:
             return
 
@@ -137,7 +141,10 @@ class WorkerProcess:
         if self.state == "dead":
             return
         self.killed_by_us = True
-        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        try:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            return  # reaped: it is being buried
         _kill_group(self.pid)
 
     def retire(self) -> None:

@@ -140,7 +140,7 @@ def _kill(pid: int, still: Callable[[int], bool]) -> bool:
             return False
         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         select.select([descriptor], [], [], _DYING)  # readable once it is dead
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):  # gone, or another user's by setuid: not ours to end
         return False
     finally:
         os.close(descriptor)

@@ -24,7 +24,7 @@ from litestar_queues.lifecycle import Outcome
 from litestar_queues.master import liveness, strays
 from litestar_queues.master.assignments import Assignment
 from litestar_queues.master.crew import Crew
-from litestar_queues.master.notices import BootProblem, Notice, Started, Stopped, Stopping, Subscriber
+from litestar_queues.master.notices import BootProblem, JobSettled, Notice, Started, Stopped, Stopping, Subscriber
 from litestar_queues.master.planning import PoolOptions, excluded_queues, plan_pools
 from litestar_queues.master.pool import Pool
 from litestar_queues.master.process import Launch
@@ -119,7 +119,7 @@ class Master:
         self._pools = _pools(planned, self._catalogue)
         crew = self._crew
         self._rounds = Rounds(store, self._node, self._clock, crew, self._tell, crew.relieved)
-        watch = Watch(store, self._node, self._clock, self, self._tell)
+        watch = Watch(store, self._node, self._clock, self, self._tell, self._catalogue.backends)
         await store.beat(self.snapshot())
         await store.publish(self._node, self._catalogue, now=self._clock.now())
         await watch.adopt()
@@ -238,13 +238,15 @@ class Master:
         if isinstance(notice, BootProblem) and self._boot_problem is None:
             self._boot_problem = notice
             self._booted.set()
-        if notice.__class__.__name__ == "JobSettled" and getattr(notice, "outcome", "") == "returned":
-            self._handed_back += 1
+        if isinstance(notice, JobSettled) and notice.outcome == "returned" and self._stopping.is_set():
+            self._handed_back += notice.settlement.receipt is not None
         self._subscriber(notice)
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # nohup: go on when the terminal goes
             loop.add_signal_handler(number, self._signalled)
 
     def _signalled(self) -> None:

@@ -53,12 +53,21 @@ class Watched(Protocol):
 class Watch:
     """Runs beside the rounds."""
 
-    def __init__(self, store: Store, node: str, clock: Clock, master: Watched, tell: Subscriber) -> None:
+    def __init__(
+        self,
+        store: Store,
+        node: str,
+        clock: Clock,
+        master: Watched,
+        tell: Subscriber,
+        backends: tuple[str, ...],
+    ) -> None:
         self._store = store
         self._node = node
         self._clock = clock
         self._master = master
         self._tell = tell
+        self._backends = backends
         self._rung = asyncio.Event()
         self._last_row: Node | None = None
         self._last_adoption = 0
@@ -91,7 +100,7 @@ class Watch:
         for job in jobs:
             # Adopting raised the fence by one; the cell shows the claim before.
             cell = shown.get((job.number, job.fence - 1))
-            outcome, receipt = liveness.outcome_of_adopted(job, cell, now=self._clock.now())
+            outcome, receipt = liveness.outcome_of_adopted(job, cell, self._backends, now=self._clock.now())
             self._master.settle_adopted(job, outcome, receipt)
         for node in dead:
             liveness.forget(folder, node)

@@ -44,6 +44,7 @@ class Server:
         self._streams = streams
         self._interrupts = Interrupts(cell)
         self._loop = uvloop.new_event_loop()
+        self._pid = os.getpid()
 
     def serve(self) -> None:
         """Run jobs until the master closes the channel."""
@@ -70,6 +71,9 @@ class Server:
         self._speaker.reset()
         execution = Execution(run, sink=self._speaker, worker=self._name, clock=self._clock, gate=self._interrupts)
         end = self._run(execution)
+        if os.getpid() != self._pid:
+            # A child that the task forked and that came back from it: there is one server, and it is not this.
+            os._exit(1)
         for stream in self._streams:
             stream.finish(execution.context)
         end.dropped = self._speaker.dropped

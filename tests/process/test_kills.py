@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from litestar_queues import QueueService, TaskResult
 from support import logbook, zoo
-from support.masters import RunningMaster
+from support.masters import TESTS, RunningMaster
 from support.waiting import eventually, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -245,3 +247,63 @@ async def test_the_applications_own_settings_decide_what_the_command_line_leaves
     assert master.wait() == 8
     assert "up to 0.2 s" in master.log
     assert (await long.refresh()).status == "pending"
+
+
+async def test_workers_and_spare_killed_together_lose_no_job_and_do_not_stop_the_master(
+    service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path
+) -> None:
+    master = start_master("--concurrency", "2").until_serving()
+    wait_until(lambda: len(master.workers()) == 3, "two workers and the spare are there")
+    flag = tmp_path / "go"
+    results = [await service.enqueue(zoo.until_told, name, str(flag)) for name in ("one", "two")]
+    wait_until(lambda: started(logbook_file, "one") and started(logbook_file, "two"), "both have started")
+    for pid in master.workers():
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: all(len(started(logbook_file, name)) == 2 for name in ("one", "two")), "both have started again")
+    flag.touch()
+    assert {(await result.wait(30)).status for result in results} == {"completed"}
+    master.signal(signal.SIGTERM)
+    assert master.wait() == 0
+
+
+async def test_a_master_whose_terminal_is_gone_goes_on_and_drains(
+    service: QueueService, logbook_file: Path, tmp_path: Path, url: str
+) -> None:
+    path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH", "")]))
+    command = [sys.executable, "-m", "lq", "worker", "--import", "support.zoo", "--url", url, "--concurrency", "1"]
+    environment = {**os.environ, "PYTHONPATH": path}
+    master = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, cwd=tmp_path, start_new_session=True)
+    assert master.stderr is not None
+    for line in master.stderr:
+        if b"  stop " in line:
+            break
+    master.stderr.close()
+    flag = tmp_path / "go"
+    assert (await (await service.enqueue(zoo.recorded, "before")).wait(30)).status == "completed"
+    running = await service.enqueue(zoo.until_told, "running", str(flag))
+    wait_until(lambda: started(logbook_file, "running"), "the job has started")
+    master.send_signal(signal.SIGTERM)
+    flag.touch()
+    assert (await running.wait(30)).status == "completed"
+    wait_until(lambda: master.poll() is not None, "the master ends")
+    assert master.returncode == 0
+
+
+async def test_a_job_that_ran_in_a_caller_which_died_is_failed_and_not_left(
+    service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path, url: str
+) -> None:
+    program = (
+        "import asyncio\nfrom support import zoo\nfrom litestar_queues import QueueConfig, QueueService\n"
+        "async def run():\n"
+        f"    async with QueueService(QueueConfig(queue_backend={url!r}, execution_backend='immediate')) as service:\n"
+        f"        await service.enqueue(zoo.takes_its_time, {str(tmp_path / 'never')!r})\n"
+        "asyncio.run(run())\n"
+    )
+    path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH", "")]))
+    caller = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path)
+    wait_until(lambda: started(logbook_file, "takes_its_time"), "the job runs in its caller")
+    caller.kill()
+    caller.wait()
+    start_master("--concurrency", "1").until_serving()
+    record = await (await service.get_result(1)).wait(30)
+    assert (record.status, record.failure and record.failure.type) == ("failed", "CallerLost")

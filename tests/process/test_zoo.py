@@ -32,6 +32,8 @@ HOSTILE = {
     "fails": (zoo.fails, ()),
     "not_again": (zoo.not_again, ()),
     "cancels_itself": (zoo.cancels_itself, ()),
+    "snoozes_for_ever": (zoo.snoozes_for_ever, ()),
+    "forks_and_returns": (zoo.forks_and_returns, ()),
     "returns_lambda": (zoo.returns_lambda, ()),
     "returns_too_much": (zoo.returns_too_much, ()),
     "many_lines": (zoo.many_lines, (30_000,)),
@@ -164,6 +166,17 @@ def test_a_task_that_raises_is_retried_and_every_attempt_keeps_its_traceback(zoo
 
 def test_an_error_that_is_not_retryable_fails_the_job_at_once(zoo_run: Zoo) -> None:
     assert (zoo_run.jobs["not_again"].status, zoo_run.jobs["not_again"].attempt) == ("failed", 1)
+
+
+def test_a_snooze_without_end_is_the_tasks_own_error_and_no_crash(zoo_run: Zoo) -> None:
+    job = zoo_run.jobs["snoozes_for_ever"]
+    assert (job.crashes, job.failure and job.failure.type) == (0, "ValueError")
+    assert "a year" in (job.error or "")
+
+
+def test_a_child_that_comes_back_from_a_task_does_not_serve(zoo_run: Zoo) -> None:
+    job = zoo_run.jobs["forks_and_returns"]
+    assert (job.status, job.result, job.attempt, job.crashes) == ("completed", "one of two", 1, 0)
 
 
 def test_a_task_may_cancel_itself(zoo_run: Zoo) -> None:

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from itertools import repeat
 
-from litestar_queues import INJECTED, TaskExecutionContext, job_cancelled, non_retryable, task
+from litestar_queues import INJECTED, Snooze, TaskExecutionContext, job_cancelled, non_retryable, task
 from support import logbook
 
 log = logging.getLogger("zoo")
@@ -148,6 +148,28 @@ def not_again() -> None:
 @task
 def cancels_itself() -> None:
     job_cancelled("changed my mind")
+
+
+@task
+def snoozes_for_ever() -> None:
+    raise Snooze(float("inf"))
+
+
+@task
+def forks_and_returns() -> str:
+    """Fork, and let the child come back from the task as the parent does."""
+    os.fork()
+    return "one of two"
+
+
+@task
+async def takes_its_time(flag: str) -> str:
+    import asyncio
+
+    logbook.write("start", "takes_its_time")
+    while not os.path.exists(flag):
+        await asyncio.sleep(0.01)
+    return "done"
 
 
 @task
