@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 from uuid import uuid4
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -118,3 +120,20 @@ def test_a_backoff_is_stored_as_json_and_read_again() -> None:
     assert lc.backoff_of(job) == backoff
     change = lc.settle(claimed(backoff=job.backoff, max_retries=1), lc.Raised(ERROR), RECEIPT, now=NOW)
     assert change.run_at == NOW + 3_000_000
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"initial_delay": math.inf}, {"max_delay": math.inf}, {"multiplier": 1e300}, {"multiplier": 0.5}, {"jitter": 2},
+        {"initial_delay": -1}, {"initial_delay": math.nan},
+    ],
+)  # fmt: skip
+def test_a_backoff_that_would_overflow_or_go_backwards_is_refused(figures: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="is not a backoff"):
+        lc.RetryBackoff(**figures)
+
+
+@pytest.mark.parametrize("stored", ["", "no json", '{"multiplier":1e300}', "[]"])
+def test_a_damaged_backoff_is_the_default_and_ends_nothing(stored: str) -> None:
+    assert lc.backoff_of(claimed(backoff=stored)) == lc.DEFAULT_BACKOFF
