@@ -53,6 +53,7 @@ class Reason(IntEnum):
     TIMEOUT = 1
     CANCEL = 2
     DRAIN = 3
+    MEMORY = 4
 
 
 class Shown(Struct, frozen=True):

@@ -102,6 +102,21 @@ class Crashed(Struct, frozen=True, tag="crashed"):
     stack: str | None = None
 
 
+class Suspected(Struct, frozen=True, tag="suspected"):
+    """Its worker died with several jobs running, and nobody knows whose fault it was."""
+
+    exit: str
+    stack: str | None = None
+
+
+class OverMemory(Struct, frozen=True, tag="over_memory"):
+    """It went above its ``max_rss`` and was killed."""
+
+    error: ErrorReport
+    stack: str | None = None
+    exit: str | None = None
+
+
 class Lost(Struct, frozen=True, tag="lost"):
     """Its master or zygote died while it ran."""
 
@@ -135,7 +150,7 @@ class Unknown(Struct, frozen=True, tag="unknown"):
     error: ErrorReport
 
 
-Outcome = Succeeded | Raised | TimedOut | Crashed | Lost | Returned | Cancelled | Snoozed | Unknown
+Outcome = Succeeded | Raised | TimedOut | OverMemory | Crashed | Suspected | Lost | Returned | Cancelled | Snoozed | Unknown
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
@@ -173,8 +188,12 @@ def settle(job: ClaimedJob, outcome: Outcome, receipt: Receipt | None = None, *,
             return change.retry(error, retryable=retryable, delay=delay)
         case TimedOut(error):
             return change.retry(error, retryable=True, delay=None)
+        case OverMemory(error):
+            return change.retry(error, retryable=True, delay=None)
         case Crashed(exit):
             return change.crash(exit)
+        case Suspected():
+            return change.to(Status.PENDING)
         case Lost(reason):
             return change.lose(reason)
         case Returned():

@@ -158,6 +158,9 @@ class ClaimedJob(Struct, frozen=True, kw_only=True):
     backend: str = "local"
     profile: str | None = None
     cancel_requested: bool = False
+    max_rss: int | None = None
+    allow_background: bool = False
+    suspect: bool = False
 
 
 class QueuedTaskRecord(Struct, frozen=True, kw_only=True):
@@ -316,6 +319,10 @@ class PoolEntry(Struct, frozen=True):
     processes: int
     queues: tuple[str, ...] | None = None
     """The queues it serves; None serves every queue that no other pool names."""
+    slots: int = 1
+    max_jobs: int | None = None
+    max_rss: int | None = None
+    nice: int = 0
 
 
 class Catalogue(Struct, frozen=True):
@@ -347,6 +354,8 @@ class WorkerState(Struct, frozen=True, kw_only=True):
     rss: int | None = None
     served: int = 0
     """Jobs run by this process so far."""
+    jobs: tuple[int, ...] = ()
+    waiting: int = 0
 
 
 class PoolState(Struct, frozen=True, kw_only=True):

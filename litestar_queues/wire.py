@@ -6,8 +6,12 @@ frames or none, and an exception raised in the middle of a task can never leave 
 A frame above ``INLINE_LIMIT`` travels as a file: the message is empty and carries the descriptor
 of a memory file that holds it.
 
-Frames are msgpack of tagged structs, in two unions: ``Command`` goes down, ``Report`` comes up.
-Whoever sends something that does not decode is broken or forging, and the master kills it.
+Three channels: the control channel between master and zygote; a worker's reports, up; and its
+queue of jobs, down, whose reading end the master holds too, so that it can take back what has not
+been started, also from a worker that hangs.
+
+Frames are msgpack of tagged structs: ``Command`` goes down, ``Report`` comes up. Whoever sends
+something that does not decode is broken or forging, and the master kills it.
 Every report about a job names number and fence.
 
 Not for other machines, and not stored: the two ends are always of one release.
@@ -17,6 +21,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -34,14 +39,12 @@ SEND_BUFFER = 1024 * 1024
 
 
 class Boot(Struct):
-    """What a worker process is told on its command line, as JSON: where its channel is, what to import."""
+    """What a zygote is told on its command line, as JSON: where its channel is, what to import."""
 
-    channel: int
-    """Descriptor of the worker's end."""
-    stack: int
-    """Descriptor of the memory file that ``faulthandler`` writes to."""
+    control: int
+    """Descriptor of its end of the control channel."""
     parent: int
-    """Pid of the master; the worker ends when that is not its parent any more."""
+    """Pid of the master; the zygote ends when that is not its parent any more."""
     app: str | None = None
     """``module:attribute`` of the application."""
     imports: tuple[str, ...] = ()
@@ -50,15 +53,21 @@ class Boot(Struct):
     """Put first on ``sys.path``."""
 
 
-class Start(Struct, tag="start", array_like=True):
-    """The first command after ``Ready``; carries the cell file and the node's lock as descriptors."""
+class Fork(Struct, tag="fork", array_like=True):
+    """Fork a worker; carries its descriptors, in the order of ``WORKER_DESCRIPTORS``."""
 
-    slot: int
-    """Which cell of the file is this worker's."""
+    serial: int
     name: str
     """The worker's name as shown to people: ``default/2``."""
-    node: str
+    cookie: str
+    """What marks it and its descendants, in their environment."""
     url: str
+    first_cell: int
+    slots: int = 1
+    nice: int = 0
+
+
+WORKER_DESCRIPTORS = ("reports", "jobs", "stack", "stdout", "stderr", "cells", "lock")
 
 
 class Run(Struct, tag="run", array_like=True):
@@ -75,19 +84,51 @@ class Run(Struct, tag="run", array_like=True):
     failures: int
     max_retries: int
     max_result_bytes: int
+    allow_background: bool = False
+
+
+class Imported(Struct, tag="imported", array_like=True):
+    """The zygote has imported the application, which offers *catalogue*."""
+
+    catalogue: Catalogue
+    threads: tuple[str, ...] = ()
+    """Names of threads that the import left running; a forked worker does not have them."""
+
+
+class ImportFailed(Struct, tag="import_failed", array_like=True):
+    """The application cannot be imported; the zygote ends."""
+
+    error: ErrorReport
+
+
+class Forked(Struct, tag="forked", array_like=True):
+    """A worker has been forked; carries its pidfd."""
+
+    serial: Count
+    pid: Count
+
+
+class ForkFailed(Struct, tag="fork_failed", array_like=True):
+    """A worker could not be forked."""
+
+    serial: Count
+    reason: str
+
+
+class Exited(Struct, tag="exited", array_like=True):
+    """A worker is dead and has been reaped."""
+
+    serial: Count
+    status: Count
+    """As ``wait4`` gives it."""
+    cpu: Count
+    """Microseconds, user and system."""
 
 
 class Ready(Struct, tag="ready", array_like=True):
-    """The application is imported; ``catalogue`` is what it offers."""
+    """The worker takes jobs."""
 
     pid: Count
-    catalogue: Catalogue
-
-
-class BootFailed(Struct, tag="boot_failed", array_like=True):
-    """The application cannot be imported."""
-
-    error: ErrorReport
 
 
 class Done(Struct, tag="done", array_like=True):
@@ -99,6 +140,8 @@ class Done(Struct, tag="done", array_like=True):
     receipt: Receipt
     dropped: Count = 0
     """Events and lines not sent because the job said more than its share."""
+    is_last: bool = False
+    """The worker ends now: the job was allowed to leave processes behind, and did."""
 
 
 class Failed(Struct, tag="failed", array_like=True):
@@ -115,6 +158,7 @@ class Failed(Struct, tag="failed", array_like=True):
     delay: Count | None = None
     """Microseconds, where the task decided."""
     dropped: Count = 0
+    is_last: bool = False
 
 
 class Progress(Struct, tag="progress", array_like=True):
@@ -155,13 +199,16 @@ class Event(Struct, tag="event", array_like=True):
     payload: str | None
 
 
-Command = Start | Run
-Report = Ready | BootFailed | Done | Failed | Progress | Log | Event
+Command = Fork | Run
+Report = Ready | Done | Failed | Progress | Log | Event
+ZygoteReport = Imported | ImportFailed | Forked | ForkFailed | Exited
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_command: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+_decode_run: msgspec.msgpack.Decoder[Run] = msgspec.msgpack.Decoder(Run)
+_decode_fork: msgspec.msgpack.Decoder[Fork] = msgspec.msgpack.Decoder(Fork)
+_decode_zygote: msgspec.msgpack.Decoder[ZygoteReport] = msgspec.msgpack.Decoder(ZygoteReport)
 _decode_report: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
-_ANCILLARY = socket.CMSG_SPACE(2 * 4)
+_ANCILLARY = socket.CMSG_SPACE(len(WORKER_DESCRIPTORS) * 4)
 
 
 class FrameError(Exception):
@@ -173,35 +220,57 @@ class ChannelClosed(Exception):
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Return the master's end (non-blocking) and the worker's end (blocking) of a new channel."""
-    master, worker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for end in (master, worker):
+    """Return the two ends of a new channel, both blocking.
+
+    An end may be held by several processes: each message is received by one of them.
+    """
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-    master.setblocking(False)
-    return master, worker
+    return ends
 
 
-def send(channel: socket.socket, frame: Command | Report, descriptors: tuple[int, ...] = ()) -> None:
+def send(
+    channel: socket.socket,
+    frame: Command | Report | ZygoteReport,
+    descriptors: Sequence[int] = (),
+    *,
+    flags: int = 0,
+) -> None:
     """Send one frame, whole.
 
-    Raises ``BlockingIOError`` on a non-blocking channel that is full, ``ChannelClosed`` when
-    nobody is there to read it, ``FrameError`` for one above ``MAX_FRAME``.
+    Raises ``BlockingIOError`` when the channel is full and does not block (or *flags* has
+    ``MSG_DONTWAIT``), ``ChannelClosed`` when nobody is there to read it, ``FrameError`` for one
+    above ``MAX_FRAME``.
     """
     body = _encode(frame)
     try:
         if len(body) > INLINE_LIMIT:
-            _send_as_file(channel, body)
+            _send_as_file(channel, body, flags)
         elif descriptors:
-            socket.send_fds(channel, [body], list(descriptors))
+            socket.send_fds(channel, [body], list(descriptors), flags)
         else:
-            channel.send(body)
+            channel.send(body, flags)
     except (BrokenPipeError, ConnectionResetError) as error:
         raise ChannelClosed from error
 
 
-def receive_command(channel: socket.socket) -> tuple[Command, list[int]]:
-    """Wait for the next command, with the descriptors it carries; ``ChannelClosed`` when there is none to come."""
-    return _decode(_decode_command, *_receive(channel))
+def receive_run(jobs: socket.socket, flags: int = 0) -> Run:
+    """Take the next job from the queue; with ``MSG_DONTWAIT``, ``BlockingIOError`` when none waits."""
+    run: Run
+    run, descriptors = _decode(_decode_run, *_receive(jobs, flags))
+    _close(descriptors)
+    return run
+
+
+def receive_fork(control: socket.socket) -> tuple[Fork, list[int]]:
+    """Return the next request of the master to its zygote, with the worker's descriptors."""
+    return _decode(_decode_fork, *_receive(control))
+
+
+def receive_from_zygote(control: socket.socket) -> tuple[ZygoteReport, list[int]]:
+    """Return the zygote's next report, with the pidfd it may carry; ``BlockingIOError`` when none waits."""
+    return _decode(_decode_zygote, *_receive(control))
 
 
 def receive_report(channel: socket.socket) -> Report:
@@ -212,7 +281,7 @@ def receive_report(channel: socket.socket) -> Report:
     return report
 
 
-def _send_as_file(channel: socket.socket, body: bytes) -> None:
+def _send_as_file(channel: socket.socket, body: bytes, flags: int) -> None:
     if len(body) > MAX_FRAME:
         msg = f"a frame of {len(body)} bytes is above the limit of {MAX_FRAME}"
         raise FrameError(msg)
@@ -220,14 +289,14 @@ def _send_as_file(channel: socket.socket, body: bytes) -> None:
     try:
         with os.fdopen(os.dup(file), "wb") as writer:
             writer.write(body)
-        socket.send_fds(channel, [b"\xc0"], [file])
+        socket.send_fds(channel, [b"\xc0"], [file], flags)
     finally:
         os.close(file)
 
 
-def _receive(channel: socket.socket) -> tuple[bytes, list[int]]:
+def _receive(channel: socket.socket, flags: int = 0) -> tuple[bytes, list[int]]:
     try:
-        body, ancillary, flags, _ = channel.recvmsg(INLINE_LIMIT + 1024, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+        body, ancillary, flags, _ = channel.recvmsg(INLINE_LIMIT + 1024, _ANCILLARY, socket.MSG_CMSG_CLOEXEC | flags)
     except ConnectionResetError as error:
         raise ChannelClosed from error
     descriptors = _descriptors(ancillary)

@@ -116,19 +116,23 @@ class TaskExecutionContext:
             if figure is not None and not (isinstance(figure, (int, float)) and abs(figure) < float("inf")):
                 msg = f"progress takes finite numbers, not {figure!r}"
                 raise ValueError(msg)
-        self._sink.say(
+        self.say(
             Progress(self.number, self.fence, self._clock.now(), current, total, percent, cut(message), _json(payload))
         )
 
     def log_sync(self, message: str, level: Level = "info", payload: dict[str, Any] | None = None) -> None:
         """Do what ``log`` does, from synchronous code."""
-        self._sink.say(
+        self.say(
             Log(self.number, self.fence, self._clock.now(), str(level).lower(), cut(str(message)) or "", _json(payload))
         )
 
     def event_sync(self, type: str, message: str | None = None, payload: dict[str, Any] | None = None) -> None:
         """Do what ``event`` does, from synchronous code."""
-        self._sink.say(Event(self.number, self.fence, self._clock.now(), str(type)[:200], cut(message), _json(payload)))
+        self.say(Event(self.number, self.fence, self._clock.now(), str(type)[:200], cut(message), _json(payload)))
+
+    def say(self, report: Progress | Log | Event) -> None:
+        """Send a report about this run; for those who make one of what the task prints or logs."""
+        self._sink.say(report)
 
     @property
     def is_cancelled(self) -> bool:

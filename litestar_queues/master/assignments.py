@@ -1,25 +1,33 @@
 """A claimed job at a worker: from the claim to the outcome.
 
-The mapping from what was seen (a report, or a death and the cell) to an outcome is here, and
-pure; what the outcome costs is ``lifecycle.settle``'s.
+The mapping from what was seen (a report, or a death and the cells) to an outcome is here, and
+pure; what the outcome costs is ``lifecycle.settle``'s. Who pays for a death:
+
+* what we killed for one job costs that one alone; its neighbours are returned;
+* a death with one job running is that job's;
+* a death with several running is charged to nobody, and each of them runs alone next time.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from msgspec import Struct
 
-from litestar_queues.cell import Reason, Shown
+from litestar_queues.cell import Cell, Reason, Shown
 from litestar_queues.clock import SECOND
 from litestar_queues.lifecycle import (
     Cancelled,
     Crashed,
+    Lost,
     Outcome,
+    OverMemory,
     Raised,
     Returned,
     Snoozed,
     Succeeded,
+    Suspected,
     TimedOut,
     Unknown,
 )
@@ -31,6 +39,7 @@ from litestar_queues.wire import Done, Failed, Run
 MAX_LINES = 10_000
 """Lines of raw output (descriptors 1 and 2) of one run that are kept."""
 MAX_BYTES = 5 * 1024 * 1024
+MEBIBYTE = 1024 * 1024
 
 
 class Stop(Struct):
@@ -43,11 +52,13 @@ class Stop(Struct):
 class Assignment:
     """One claimed job and the worker it was handed to."""
 
-    def __init__(self, job: ClaimedJob, worker: WorkerProcess, *, sent: int) -> None:
+    def __init__(self, job: ClaimedJob, worker: WorkerProcess, *, sent: int, expected: float | None = None) -> None:
         self.job = job
         self.worker = worker
         self.sent = sent
         """Monotonic nanoseconds."""
+        self.expected = expected
+        """How long it is likely to take, in microseconds; None when that is not known, or long."""
         self.stop: Stop | None = None
         self.ended = asyncio.Event()
         self.rss: int | None = None
@@ -69,12 +80,17 @@ class Assignment:
         return (self.job.number, self.job.fence) == (number, fence)
 
     def shown(self) -> Shown | None:
-        """Return the worker's cell if it shows this claim as begun, running or ended."""
-        cell = self.worker.cell
-        if cell is None:
-            return None
-        shown = cell.read()
-        return shown if shown.has_started(self.job.number, self.job.fence) else None
+        """Return what a cell of the worker shows of this claim, begun, running or ended; None before it is begun."""
+        for cell in self.worker.cells:
+            shown = cell.read()
+            if shown.has_started(self.job.number, self.job.fence):
+                return shown
+        return None
+
+    def cell(self) -> Cell | None:
+        """Return the cell that shows this claim."""
+        number, fence = self.job.number, self.job.fence
+        return next((cell for cell in self.worker.cells if cell.read().has_started(number, fence)), None)
 
     def has_room_for(self, line: str) -> bool:
         """Count a line of raw output; false, counted as dropped, once the run has had its share."""
@@ -100,6 +116,7 @@ class Assignment:
             failures=job.failures,
             max_retries=job.max_retries,
             max_result_bytes=max_result_bytes,
+            allow_background=job.allow_background,
         )
 
     def outcome_of_report(self, report: Done | Failed) -> tuple[Outcome, Receipt | None]:
@@ -119,15 +136,20 @@ class Assignment:
             case _:
                 return Raised(report.error, report.retryable, report.delay), receipt
 
-    def outcome_of_death(self, shown: Shown | None, *, now: int) -> tuple[Outcome, Receipt | None]:
-        """Return what the death of the worker means, given what its cell showed of this job."""
+    def outcome_of_death(self, shown: Shown, *, neighbours: Sequence[Assignment], now: int) -> tuple[Outcome, Receipt]:
+        """Return what the death of the worker means for this run, which its cell *shown*, beside *neighbours*."""
         worker = self.worker
-        if shown is None:
-            return Returned(f"the worker {worker.exit} before it started the job"), None
-        cpu = max(worker.cpu - shown.cpu, 0)
+        cpu = None if len(worker.cells) > 1 else max(worker.cpu - shown.cpu, 0)
         receipt = Receipt(shown.started_at, max(now, shown.started_at), worker.name, worker.pid, cpu, self.rss)
         if self.stop is not None:  # however it died, it was asked to
             return self._stopped(self.stop, worker.exit), receipt
+        culprit = next((other for other in neighbours if other.stop is not None), None)
+        if culprit is not None:
+            return Returned(f"its worker was killed because of #{culprit.job.number}"), receipt
+        if worker.is_orphan:
+            return Lost("the zygote died while the job was running"), receipt
+        if neighbours:
+            return Suspected(worker.exit, worker.stack.read()), receipt
         return Crashed(worker.exit, worker.stack.read()), receipt
 
     def _stopped(self, stop: Stop, exit: str | None) -> Outcome:
@@ -136,6 +158,8 @@ class Assignment:
                 return TimedOut(self._timeout_error(stop), stop.stack, exit)
             case Reason.CANCEL:
                 return Cancelled(ErrorReport("JobCancelled", "cancelled while it was running"), stop.stack, exit)
+            case Reason.MEMORY:
+                return OverMemory(self._memory_error(), stop.stack, exit)
             case _:
                 return Returned("the master was stopped", stop.stack)
 
@@ -143,6 +167,10 @@ class Assignment:
         place = place_in(stop.stack)
         limit = (self.job.timeout or 0) / SECOND
         return ErrorReport("TimeoutError", f"ran past its timeout of {limit:g} s" + (f", at {place}" if place else ""))
+
+    def _memory_error(self) -> ErrorReport:
+        used, limit = (self.rss or 0) / MEBIBYTE, (self.job.max_rss or 0) / MEBIBYTE
+        return ErrorReport("MemoryLimit", f"used {used:.0f} MiB of memory, above its limit of {limit:.0f} MiB")
 
     def _with_peak(self, receipt: Receipt | None) -> Receipt | None:
         if receipt is None or self.rss is None or (receipt.rss or 0) >= self.rss:

@@ -1,4 +1,4 @@
-"""The workers and the jobs they have: hands out, takes reports, and decides what each means.
+"""The workers: has them forked, takes what they tell, decides what each end means, and replaces them.
 
 Everything here happens on the master's event loop, in callbacks that do not wait; what must wait
 (the ladder, looking for strays) is a task that the supervisor owns.
@@ -14,57 +14,54 @@ from litestar_queues import wire
 from litestar_queues.cell import Phase, Reason
 from litestar_queues.clock import Clock
 from litestar_queues.events.stored import to_stored
-from litestar_queues.lifecycle import Outcome, Returned
+from litestar_queues.lifecycle import Cancelled, Outcome, Returned
 from litestar_queues.master import ladder, strays
 from litestar_queues.master.assignments import Assignment
-from litestar_queues.master.deadlines import Deadlines
+from litestar_queues.master.dispatch import Dispatch
+from litestar_queues.master.exit_status import OutOfMemory
+from litestar_queues.master.lanes import Lane
 from litestar_queues.master.liveness import NodeFiles
 from litestar_queues.master.notices import (
     JobSpoke,
+    PoolProblem,
     StraysKilled,
     Subscriber,
     WorkerEnded,
     WorkerSpoke,
     WorkerStarted,
 )
-from litestar_queues.master.nursery import Nursery
-from litestar_queues.master.pool import Pool
-from litestar_queues.master.process import Launch, WorkerProcess
+from litestar_queues.master.nursery import Nursery, growing_delay
+from litestar_queues.master.pool import Place, Pool
+from litestar_queues.master.process import WorkerProcess
 from litestar_queues.master.rounds import Rounds
+from litestar_queues.master.zygote import Launch
 from litestar_queues.models import Catalogue, ClaimedJob, Receipt, WorkerState
 from litestar_queues.store.base import Want
 
-TAKE_WITHIN = 5 * 1_000_000_000
-"""Nanoseconds in which an idle worker must have begun a job it was sent; one that has not is killed,
-and the job is not charged."""
+RETIRE_WITHIN = 5.0
+"""Seconds that a worker gets to end by itself when it is not needed any more."""
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 
 class Crew:
-    """All worker processes of a master. It owns them; the pools only know which are free."""
+    """All worker processes of a master."""
 
     def __init__(self, launch: Launch, clock: Clock, tell: Subscriber, spawn: Spawn) -> None:
         self._clock = clock
         self._tell = tell
         self._spawn = spawn
         self._loop = asyncio.get_running_loop()
-        self.nursery = Nursery(launch, self, self._deliver, tell)
-        self.first_ready: asyncio.Future[Catalogue] = self._loop.create_future()
-        """What the first worker says of the application."""
+        self._memory = OutOfMemory()
+        self.nursery = Nursery(launch, tell, self._reloaded)
         self._pools: tuple[Pool, ...] = ()
-        self._pool_of: dict[WorkerProcess, Pool] = {}
-        self._assignments: dict[WorkerProcess, Assignment] = {}
-        self._last: dict[WorkerProcess, Assignment] = {}
-        self._deadlines: Deadlines[Assignment] = Deadlines()
-        self._timer: asyncio.TimerHandle | None = None
-        self._armed_for = 0
-        self._rounds: Rounds | None = None
-        self._files: NodeFiles | None = None
-        self._url = ""
-        self._max_result_bytes = 0
-        self.is_draining = False
+        self._places: dict[WorkerProcess, Place] = {}
+        self._is_closed = False
         self._is_paused = False
+        self._rounds: Rounds
+        self._files: NodeFiles
+        self._dispatch: Dispatch
+        self._url = ""
 
     def open(self, pools: tuple[Pool, ...], rounds: Rounds, files: NodeFiles, url: str, max_result_bytes: int) -> None:
         """Fill the pools and begin to serve."""
@@ -72,67 +69,151 @@ class Crew:
         self._rounds = rounds
         self._files = files
         self._url = url
-        self._max_result_bytes = max_result_bytes
-        self.nursery.ask(sum(pool.entry.processes for pool in pools))
+        self._dispatch = Dispatch(pools, self._clock, max_result_bytes, self.request_stop, self._give_back)
+        for pool in pools:
+            self._fill(pool)
 
-    def running(self) -> list[Assignment]:
-        """Return the jobs at workers."""
-        return list(self._assignments.values())
+    @property
+    def is_draining(self) -> bool:
+        """True once no more jobs are claimed."""
+        return self._is_closed or (bool(self._pools) and self._dispatch.is_draining)
+
+    @property
+    def is_broken(self) -> bool:
+        """True when no pool can start workers."""
+        return bool(self._pools) and all(self.problem_of(pool) for pool in self._pools)
 
     @property
     def processes(self) -> list[WorkerProcess]:
         """Every worker process there is."""
-        return [*self._pool_of, *self.nursery.processes]
+        return list(self._places)
+
+    def running(self) -> list[Assignment]:
+        """Return the jobs at workers."""
+        return [each for place in self._places.values() if place.lane for each in place.lane.assignments.values()]
+
+    def problem_of(self, pool: Pool) -> str | None:
+        """Return why *pool* cannot start workers, in one sentence."""
+        return self.nursery.problem or pool.problem
 
     def states(self) -> tuple[WorkerState, ...]:
         """Return what each worker in a pool does."""
-        return tuple(self._state(worker, pool) for pool in self._pools for worker in pool.workers)
+        return tuple(
+            _state(place.worker, place.lane, pool)
+            for pool in self._pools
+            for place in pool.places
+            if place.worker is not None and place.lane is not None
+        )
+
+    def drain(self) -> None:
+        """Claim no more, and give back what has not begun."""
+        if self._pools:
+            self._dispatch.drain()
+
+    def close(self) -> None:
+        """Start no more workers."""
+        self._is_closed = True
+        self.nursery.close()
 
     # The dispatcher's side: what rounds ask.
 
     def wants(self) -> list[Want]:
-        """Return what to claim for the workers that are free."""
-        if self.is_draining:
-            return []
-        wants = [pool.want for pool in self._pools]
-        return wants if any(want.limit for want in wants) else []
+        """Return what to claim for the workers that have room."""
+        return self._dispatch.wants()
 
     def assign(self, jobs: Sequence[Sequence[ClaimedJob]]) -> None:
-        """Hand each claimed job to a free worker of its pool."""
-        for pool, claimed in zip(self._pools, jobs, strict=True):
-            for job in claimed:
-                # A claim that was under way when the drain began comes too late.
-                worker = None if self.is_draining else pool.take_idle()
-                if worker is None:  # it died while the claim was under way: back, uncharged
-                    self._end_unassigned(job)
-                else:
-                    self._hand(job, worker)
+        """Put claimed jobs into lanes."""
+        self._dispatch.assign(jobs)
 
     def relieved(self) -> None:
         """Read the workers again, once the store has taken what they said."""
-        if self._is_paused and self._rounds is not None and not self._rounds.is_full:
+        if self._is_paused and not self._rounds.is_full:
             self._is_paused = False
-            for worker in self._pool_of:
+            for worker in self._places:
                 worker.resume()
 
-    # The owner's side: what worker processes tell.
+    # Births.
+
+    def _fill(self, pool: Pool) -> None:
+        """Order a worker for each empty place."""
+        for place in pool.places:
+            if place.worker is None and not self._is_closed:
+                self._order(place)
+
+    def _order(self, place: Place) -> None:
+        entry, nursery = place.pool.entry, self.nursery
+        serial = nursery.new_serial()
+        cells = tuple(self._files.cells.cell(place.first_cell + slot) for slot in range(entry.slots))
+        cookie = nursery.launch.cookie(serial)
+        try:
+            worker = WorkerProcess(serial, cookie, place.name, cells, self, self._memory)
+        except OSError as error:  # no descriptors, no memory
+            self._count_failure(place.pool, f"could not be made: {error}")
+            return
+        for cell in cells:
+            cell.clear()
+        place.worker = worker
+        self._places[worker] = place
+        fork = wire.Fork(serial, place.name, cookie, self._url, place.first_cell, entry.slots, entry.nice)
+        nursery.order(worker, fork, self._files)
+
+    def _ready(self, worker: WorkerProcess) -> None:
+        place = self._places[worker]
+        if worker.state != "booting":
+            self.violated(worker, f"said Ready while {worker.state}")
+            return
+        worker.state = "serving"
+        lane = place.pool.put_in_place(worker, place)
+        self._dispatch.open(lane, place.pool)
+        self._tell(WorkerStarted(worker.name, worker.pid))
+        if not self.nursery.is_current(worker):
+            self._retire_soon(lane)
+        self._rounds.wake()
+
+    def _count_failure(self, pool: Pool, what: str) -> None:
+        """Order the next one later, and later each time."""
+        pool.failures += 1
+        pool.last_failure = what
+        delay = growing_delay(pool.failures)
+        self._tell(PoolProblem(pool.entry.name, what, pool.failures, delay, pool.problem))
+        self._loop.call_later(delay, self._fill, pool)
+
+    def _reloaded(self, catalogue: Catalogue) -> None:
+        """Replace the workers of old code, each when it has nothing to do."""
+        for worker, place in list(self._places.items()):
+            if place.lane is not None and not self.nursery.is_current(worker):
+                self._retire_soon(place.lane)
+
+    # Retirement.
+
+    def _retire_soon(self, lane: Lane) -> None:
+        """Give the worker no more jobs, and let it end when it has none."""
+        lane.is_open = False
+        self._dispatch.take_back(lane)
+        self._retire_if_done(lane)
+
+    def _retire_if_done(self, lane: Lane) -> None:
+        if lane.is_empty and (not lane.is_open or lane.is_worn_out):
+            lane.is_open = False
+            lane.worker.retire()
+            self._loop.call_later(RETIRE_WITHIN, lane.worker.kill)
+
+    # What worker processes tell.
 
     def reported(self, worker: WorkerProcess, report: wire.Report) -> None:
         """Take a worker's *report*."""
         match report:
-            case wire.Ready():
-                self._ready(worker, report)
-            case wire.BootFailed():
-                self.nursery.boot_failed(worker, report)
             case wire.Done() | wire.Failed():
                 self._ended(worker, report)
             case wire.Progress() | wire.Log() | wire.Event():
                 self._spoke(worker, report)
+            case wire.Ready():
+                self._ready(worker)
 
     def wrote(self, worker: WorkerProcess, stream: str, line: str) -> None:
-        """Take a line of raw output: the running job's, by the cell; else the worker's."""
-        assignment = self._assignments.get(worker)
-        if assignment is None or assignment.shown() is None:
+        """Take a line of raw output: the running job's, if one runs; else the worker's."""
+        assignment = self._only_one(self._lane_of(worker))
+        if assignment is None:
             self._tell(WorkerSpoke(worker.name, line))
         elif assignment.has_room_for(line):
             job = assignment.job
@@ -141,38 +222,86 @@ class Crew:
 
     def violated(self, worker: WorkerProcess, reason: str) -> None:
         """Kill a worker that does not keep to the protocol; its job counts it as a crash."""
-        if worker.state == "dead":
+        if worker.is_dead:
             return
         self._tell(WorkerSpoke(worker.name, f"protocol error: {reason}"))
         worker.kill()
 
+    def unreaped(self, worker: WorkerProcess) -> None:
+        """Wait for its zygote to say how it ended."""
+        self.nursery.unreaped(worker)
+
     def died(self, worker: WorkerProcess) -> None:
-        """Take note of a death: a new worker is on its way before the old one's job is settled."""
-        pool = self._pool_of.pop(worker, None)
-        self._last.pop(worker, None)
-        if pool is None:
-            self.nursery.died(worker)
-            self._spawn(self._sweep(worker))
+        """Take note of a death: a new worker is on its way before the old one's jobs are settled."""
+        place = self._places.pop(worker)
+        pool, lane = place.pool, place.lane
+        place.worker = place.lane = None
+        self.nursery.forget(worker)
+        if lane is None:
+            self._died_before_ready(worker, pool)
             return
-        assignment = self._assignments.get(worker)
-        # Bury before a new worker is asked for: the cell is read now, and the one that takes this place
-        # writes it anew. A run whose end has been reported is on its way already; its death adds nothing.
-        if assignment is not None and not assignment.ended.is_set():
-            end = assignment.outcome_of_death(assignment.shown(), now=self._clock.now())
-            self._spawn(self._bury(assignment, *end))
-        else:
+        running = self._bury(lane, pool)
+        number = running[0].job.number if running else None
+        is_over = worker.exit.endswith("status 0") and lane.is_empty and not lane.is_open
+        self._tell(WorkerEnded(worker.name, worker.pid, worker.exit, number, self._is_closed or is_over))
+        self._fill(pool)
+
+    def _died_before_ready(self, worker: WorkerProcess, pool: Pool) -> None:
+        if worker.pid:
             self._spawn(self._sweep(worker))
-        pool.remove(worker)
-        number = assignment.job.number if assignment else None
-        expected = self.is_draining and assignment is None
-        self._tell(WorkerEnded(worker.name, worker.pid, worker.exit, number, expected))
-        if not self.is_draining:
-            self.nursery.ask(1)
+        if self._is_closed or worker.is_orphan or worker.killed_by_us:  # not the pool's failure
+            self._fill(pool)
+        else:
+            self._count_failure(pool, worker.exit)
+
+    def _bury(self, lane: Lane, pool: Pool) -> list[Assignment]:
+        """Settle what ran in *lane*, put elsewhere what did not, and return what ran.
+
+        The cells are read now: the worker that takes this place writes them anew.
+        """
+        self._dispatch.take_back(lane)
+        left = [each for each in lane.assignments.values() if not each.ended.is_set()]
+        shown = {each: cell for each in left if (cell := each.shown()) is not None}
+        running = list(shown)
+        now = self._clock.now()
+        ends: list[tuple[Assignment, Outcome, Receipt | None]] = []
+        for each, cell in shown.items():
+            neighbours = [other for other in running if other is not each]
+            ends.append((each, *each.outcome_of_death(cell, neighbours=neighbours, now=now)))
+        lane.is_open = False
+        unbegun = [each for each in left if each not in shown]
+        for each in unbegun:
+            lane.remove(each.job.number)
+        self._dispatch.replace(lane, [each.job for each in unbegun])
+        self._dispatch.close(lane)
+        self._spawn(self._conclude_dead(lane, ends))
+        return running
+
+    async def _conclude_dead(self, lane: Lane, ends: list[tuple[Assignment, Outcome, Receipt | None]]) -> None:
+        """Settle the runs of a dead worker, once nothing of it is left."""
+        for assignment, _, _ in ends:
+            assignment.ended.set()
+        if not lane.worker.is_released:
+            await self._sweep(lane.worker)
+        for assignment, outcome, receipt in ends:
+            self._conclude(assignment, outcome, receipt)
+
+    async def _sweep(self, worker: WorkerProcess) -> None:
+        """End what a dead worker's jobs left behind."""
+        pids = await asyncio.to_thread(strays.sweep, session=worker.pid, cookie=worker.cookie)
+        if pids:
+            self._tell(StraysKilled(worker.name, tuple(pids)))
 
     # Jobs.
 
     def request_stop(self, assignment: Assignment, reason: Reason) -> None:
-        """Begin to stop a run."""
+        """Make a run stop; a job that has not begun is taken back instead."""
+        if assignment.stop is not None or assignment.ended.is_set():
+            return
+        if assignment.shown() is None and self._dispatch.withdraw(assignment):
+            outcome = Cancelled() if reason == Reason.CANCEL else Returned("it was stopped before it began")
+            self._rounds.end(assignment.job, outcome, None)
+            return
         stop = ladder.begin(assignment, reason, self._tell)
         if stop is not None:
             self._spawn(ladder.enforce(assignment, stop))
@@ -183,172 +312,102 @@ class Crew:
             ladder.begin(assignment, Reason.DRAIN, self._tell)
             assignment.worker.kill()
 
-    def _ready(self, worker: WorkerProcess, report: wire.Ready) -> None:
-        if worker.state != "booting":
-            self.violated(worker, "said Ready twice")
-            return
-        if not self.first_ready.done():
-            self.first_ready.set_result(report.catalogue)
-        self.nursery.ready(worker)
+    def _give_back(self, job: ClaimedJob, reason: str) -> None:
+        self._rounds.end(job, Returned(reason), None)
 
-    def _deliver(self, worker: WorkerProcess) -> None:
-        pool = next((pool for pool in self._pools if pool.has_place), None)
-        if pool is None or self._files is None or self._rounds is None or self.is_draining:
-            worker.kill()
-            return
-        slot, name = pool.place(worker)
-        self._pool_of[worker] = pool
-        files = self._files
-        start = wire.Start(slot, name, self.nursery.launch.node, self._url)
-        worker.start(start, files.cells.cell(slot), files.cells.descriptor, files.lock)
-        self._tell(WorkerStarted(name, worker.pid))
-        pool.free(worker)
-        self._rounds.wake()
-
-    def _hand(self, job: ClaimedJob, worker: WorkerProcess) -> None:
-        assignment = Assignment(job, worker, sent=self._clock.monotonic())
-        self._assignments[worker] = assignment
-        worker.send(assignment.to_run(self._max_result_bytes))
-        self._watch(assignment, self._first_look(assignment, assignment.sent))
-        if job.cancel_requested:
-            self.request_stop(assignment, Reason.CANCEL)
-
-    def _end_unassigned(self, job: ClaimedJob) -> None:
-        if self._rounds is not None:
-            self._rounds.end(job, Returned("no worker was free any more"), None)
+    def _lane_of(self, worker: WorkerProcess) -> Lane | None:
+        place = self._places.get(worker)
+        return place.lane if place is not None else None
 
     def _ended(self, worker: WorkerProcess, report: wire.Done | wire.Failed) -> None:
-        assignment = self._assignments.get(worker)
-        if assignment is None or not assignment.is_for(report.number, report.fence):
+        place = self._places.get(worker)
+        lane = place.lane if place is not None else None
+        assignment = lane.assignments.get(report.number) if lane is not None else None
+        if place is None or lane is None or assignment is None or assignment.job.fence != report.fence:
             self.violated(worker, f"reported the end of #{report.number}, which it does not run")
             return
-        worker.drain_output()  # what the job wrote before it ended is its own
+        self._dispatch.ended(lane, report.number)
+        lane.last = assignment
         worker.finish_lines()
         worker.served += 1
         outcome, receipt = assignment.outcome_of_report(report)
+        if receipt is not None:
+            place.pool.pace.learn(assignment.job.task, receipt.ended_at - receipt.started_at)
+            if _is_too_large(receipt, place.pool.entry.max_rss):
+                self._retire_soon(lane)
         assignment.dropped += report.dropped
-        if assignment.stop is not None:
-            # It was stopped, so what it started may still run: end that before the next job comes.
-            assignment.ended.set()
-            self._spawn(self._clear_up(assignment, outcome, receipt))
-            return
         self._conclude(assignment, outcome, receipt)
-        self._free(worker)
+        if report.is_last:
+            self._release(lane)
+        self._retire_if_done(lane)
+
+    def _release(self, lane: Lane) -> None:
+        """Let live what the worker's last job was allowed to leave behind; the worker ends by itself."""
+        self._files.release(lane.worker.cookie)
+        lane.worker.is_released = True
+        self._retire_soon(lane)
 
     def _conclude(self, assignment: Assignment, outcome: Outcome, receipt: Receipt | None) -> None:
-        job = assignment.job
-        if self._assignments.pop(assignment.worker, None) is not assignment or self._rounds is None:
-            return
         if assignment.dropped:
             text = f"{assignment.dropped} more were dropped: the job said more than is kept"
+            job = assignment.job
             self._say(assignment, wire.Log(job.number, job.fence, self._clock.now(), "warning", text, None))
-        self._last[assignment.worker] = assignment
         assignment.ended.set()
-        self._deadlines.drop(assignment)
-        self._rounds.end(job, outcome, receipt)
+        self._rounds.end(assignment.job, outcome, receipt)
 
-    def _free(self, worker: WorkerProcess) -> None:
-        pool = self._pool_of.get(worker)
-        if pool is not None and worker.state == "serving" and self._rounds is not None:
-            pool.free(worker)
-            self._rounds.wake()
-
-    async def _bury(self, assignment: Assignment, outcome: Outcome, receipt: Receipt | None) -> None:
-        assignment.ended.set()
-        await self._sweep(assignment.worker)
-        self._conclude(assignment, outcome, receipt)
-        self._last.pop(assignment.worker, None)
-
-    async def _clear_up(self, assignment: Assignment, outcome: Outcome, receipt: Receipt | None) -> None:
-        await self._sweep(assignment.worker)
-        self._conclude(assignment, outcome, receipt)
-        self._free(assignment.worker)
-
-    async def _sweep(self, worker: WorkerProcess) -> None:
-        """End what the worker's jobs left behind; the worker itself, if it lives, stays."""
-        keep = frozenset({worker.pid}) if worker.state != "dead" else frozenset()
-        pids = await asyncio.to_thread(strays.sweep, session=worker.pid, cookie=worker.cookie, keep=keep)
-        if pids:
-            self._tell(StraysKilled(worker.name, tuple(pids)))
+    def _only_one(self, lane: Lane | None) -> Assignment | None:
+        """Return the job that runs at a worker with one slot, or the only one that does at another."""
+        if lane is None:
+            return None
+        first = next(iter(lane.assignments.values()), None)
+        if first is None or len(lane.worker.cells) == 1:
+            return first if first is not None and first.shown() is not None else None
+        running = [each for each in lane.assignments.values() if each.shown() is not None]
+        return running[0] if len(running) == 1 else None
 
     def _spoke(self, worker: WorkerProcess, report: wire.Progress | wire.Log | wire.Event) -> None:
-        assignment = self._assignments.get(worker)
+        lane = self._lane_of(worker)
+        if lane is None:
+            return
+        assignment = lane.assignments.get(report.number)
         if assignment is None or not assignment.is_for(report.number, report.fence):
             # A thread that an earlier job left running: its words belong to that job, while we know it.
-            assignment = self._last.get(worker)
+            assignment = lane.last
         if assignment is not None and assignment.is_for(report.number, report.fence):
             self._say(assignment, report)
 
     def _say(self, assignment: Assignment, report: wire.Progress | wire.Log | wire.Event) -> None:
-        if self._rounds is None:
-            return
         self._rounds.say(to_stored(report, assignment.attempt))
         if isinstance(report, wire.Log):
             job = assignment.job
             self._tell(JobSpoke(job.number, job.task, report.at, report.level, report.message, report.stream))
         if self._rounds.is_full and not self._is_paused:
             self._is_paused = True
-            for worker in self._pool_of:
+            for worker in self._places:
                 worker.pause()
 
-    # Deadlines.
 
-    def _first_look(self, assignment: Assignment, now: int) -> int:
-        """Return when to look at a job that has not begun at *now*: it cannot be late before that."""
-        timeout = assignment.job.timeout
-        begun_by = assignment.sent + TAKE_WITHIN
-        return begun_by if timeout is None else min(begun_by, now + timeout * 1_000)
+def _is_too_large(receipt: Receipt, limit: int | None) -> bool:
+    return limit is not None and (receipt.rss or 0) > limit
 
-    def _watch(self, assignment: Assignment, due: int) -> None:
-        self._deadlines.set(assignment, due)
-        if self._timer is None or due < self._armed_for:
-            self._arm()
 
-    def _arm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        due = self._deadlines.next()
-        if due is not None:
-            self._armed_for = due
-            delay = max(due - self._clock.monotonic(), 0) / 1e9
-            self._timer = self._loop.call_later(delay, self._look_at_deadlines)
-
-    def _look_at_deadlines(self) -> None:
-        self._timer = None
-        for assignment in list(self._deadlines.late(self._clock.monotonic())):
-            self._judge(assignment)
-        self._arm()
-
-    def _judge(self, assignment: Assignment) -> None:
-        """Decide about a job whose moment has come: by the cell, for that is when it really started."""
-        shown, timeout = assignment.shown(), assignment.job.timeout
-        now = self._clock.monotonic()
-        if shown is None:
-            if now - assignment.sent >= TAKE_WITHIN:
-                assignment.worker.kill()
-            else:
-                self._deadlines.set(assignment, self._first_look(assignment, now))
-        elif shown.phase == Phase.ENDED:  # its report is on the way, behind others that are not read yet
-            self._deadlines.set(assignment, now + TAKE_WITHIN)
-        elif timeout is not None:
-            due = shown.started + timeout * 1_000
-            if due <= now:
-                self.request_stop(assignment, Reason.TIMEOUT)
-            else:
-                self._deadlines.set(assignment, due)
-
-    def _state(self, worker: WorkerProcess, pool: Pool) -> WorkerState:
-        assignment = self._assignments.get(worker)
-        shown = assignment.shown() if assignment else None
-        return WorkerState(
-            name=worker.name,
-            pid=worker.pid,
-            pool=pool.entry.name,
-            state="running" if assignment else "idle",
-            job=assignment.job.number if assignment else None,
-            task=assignment.job.task if assignment else None,
-            since=shown.started_at if shown else None,
-            rss=strays.memory_of(worker.pid),
-            served=worker.served,
-        )
+def _state(worker: WorkerProcess, lane: Lane, pool: Pool) -> WorkerState:
+    running: list[tuple[Assignment, int]] = []
+    for assignment in lane.assignments.values():
+        shown = assignment.shown()
+        if shown is not None and shown.phase == Phase.RUNNING:
+            running.append((assignment, shown.started_at))
+    first, since = running[0] if running else (None, None)
+    return WorkerState(
+        name=worker.name,
+        pid=worker.pid,
+        pool=pool.entry.name,
+        state="running" if running else "idle",
+        job=first.job.number if first else None,
+        task=first.job.task if first else None,
+        since=since,
+        rss=strays.memory_of(worker.pid),
+        served=worker.served,
+        jobs=tuple(assignment.job.number for assignment, _ in running),
+        waiting=len(lane.assignments) - len(running),
+    )

@@ -5,7 +5,8 @@
    ``JobInterrupted`` raised. Code that can clear up does so, and the worker lives on.
 3. After the job's ``kill_grace``: SIGKILL, to the worker and its session.
 
-Timeouts, cancellation and the end of a drain are the same ladder.
+Timeouts, cancellation and the end of a drain are the same ladder; a job above its memory limit
+gets no grace, because it would go on growing.
 """
 
 from __future__ import annotations
@@ -40,12 +41,15 @@ async def enforce(assignment: Assignment, stop: Stop) -> None:
     """Make the run stop within its ``kill_grace``; return once it has ended or been killed."""
     worker, job = assignment.worker, assignment.job
     loop = asyncio.get_running_loop()
-    kill_at = loop.time() + job.kill_grace / SECOND
+    grace = 0 if stop.reason == Reason.MEMORY else job.kill_grace
+    kill_at = loop.time() + grace / SECOND
     stop.stack = await _look(worker)
-    if assignment.ended.is_set() or worker.cell is None:
+    if assignment.ended.is_set():
         return
-    worker.cell.ask_to_stop(job.number, job.fence, stop.reason)
-    worker.signal(signal.SIGUSR2)
+    cell = assignment.cell()
+    if cell is not None:
+        cell.ask_to_stop(job.number, job.fence, stop.reason)
+        worker.signal(signal.SIGUSR2)
     try:
         async with asyncio.timeout_at(kill_at):
             await assignment.ended.wait()
@@ -56,11 +60,12 @@ async def enforce(assignment: Assignment, stop: Stop) -> None:
 async def _look(worker: WorkerProcess) -> str | None:
     if worker.is_dead:
         return None
-    worker.stack.clear()
-    if strays.state_of(worker.pid) == "T":
-        return _STOPPED
-    worker.signal(signal.SIGUSR1)
-    stack = await worker.stack.wait()
-    if not worker.is_dead:
-        worker.stack.clear()  # what comes next is a fatal signal's
-    return stack
+    async with worker.looking:
+        worker.stack.clear()
+        if strays.state_of(worker.pid) == "T":
+            return _STOPPED
+        worker.signal(signal.SIGUSR1)
+        stack = await worker.stack.wait()
+        if not worker.is_dead:
+            worker.stack.clear()  # what comes next is a fatal signal's
+        return stack

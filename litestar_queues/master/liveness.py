@@ -29,17 +29,23 @@ class Holder(Struct):
 
 
 class NodeFiles:
-    """The lock and the cells of this master, as files in the store's folder."""
+    """The lock and the cells of this master, and which processes may outlive it, as files in the store's folder."""
 
     def __init__(self, folder: Path, node: str, slots: int) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock_path = folder / f"{node}.lock"
         self._cells_path = folder / f"{node}.cells"
+        self._released_path = folder / f"{node}.released"
         self.lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         holder = Holder(os.getpid(), strays.started_at(os.getpid()) or 0)
         os.write(self.lock, msgspec.json.encode(holder))
         self.cells = CellFile.create(str(self._cells_path), slots)
+
+    def release(self, cookie: str) -> None:
+        """Note that what carries *cookie* may live on, also when this master is gone."""
+        with self._released_path.open("a", encoding="ascii") as file:
+            file.write(f"{cookie}\n")
 
     @classmethod
     def create(cls, store_folder: str, node: str, slots: int) -> Self:
@@ -50,6 +56,7 @@ class NodeFiles:
         """Let go of the lock and remove the files: the node has stopped in good order."""
         self.cells.close()
         self._cells_path.unlink(missing_ok=True)
+        self._released_path.unlink(missing_ok=True)
         self._lock_path.unlink(missing_ok=True)
         os.close(self.lock)
 
@@ -66,8 +73,11 @@ def is_alive(store_folder: str, node: str) -> bool:
     if holder is None or strays.started_at(holder.pid) == holder.started:
         return True
     status = path.stat()
-    strays.sweep(cookie=f"{node}.", lock=(status.st_dev, status.st_ino))
-    return not _is_free(path)
+    lock = (status.st_dev, status.st_ino)
+    released = _released(store_folder, node)
+    strays.sweep(cookie=f"{node}.", lock=lock, released=released)
+    # What was allowed to live on may hold the lock for ever, and runs no job.
+    return bool(strays.carriers(lock=lock, released=released))
 
 
 def is_locked(store_folder: str, node: str) -> bool:
@@ -75,14 +85,14 @@ def is_locked(store_folder: str, node: str) -> bool:
     return not _is_free(_run_folder(store_folder) / f"{node}.lock")
 
 
-def sweep_node(node: str) -> list[int]:
+def sweep_node(store_folder: str, node: str) -> list[int]:
     """Kill what the jobs of a dead node left running, though it let go of the lock."""
-    return strays.sweep(cookie=f"{node}.")
+    return strays.sweep(cookie=f"{node}.", released=_released(store_folder, node))
 
 
 def forget(store_folder: str, node: str) -> None:
     """Remove the files of a node that is gone."""
-    for ending in ("lock", "cells"):
+    for ending in ("lock", "cells", "released"):
         (_run_folder(store_folder) / f"{node}.{ending}").unlink(missing_ok=True)
 
 
@@ -113,8 +123,17 @@ def dead_nodes(store_folder: str, nodes: list[Node], own: str) -> tuple[list[str
     living = [node.id for node in nodes if node.id == own or is_alive(store_folder, node.id)]
     dead = [node.id for node in nodes if node.id not in living]
     for node in dead:
-        sweep_node(node)
+        sweep_node(store_folder, node)
     return dead, living
+
+
+def _released(store_folder: str, node: str) -> frozenset[str]:
+    """Return the cookies of a node's workers whose last job was allowed to leave processes behind."""
+    try:
+        lines = (_run_folder(store_folder) / f"{node}.released").read_text(encoding="ascii").splitlines()
+    except FileNotFoundError:
+        return frozenset()
+    return frozenset(line for line in lines if line)
 
 
 def _run_folder(store_folder: str) -> Path:

@@ -63,13 +63,37 @@ class WorkerSpoke(Struct, frozen=True):
 
 
 class BootProblem(Struct, frozen=True):
-    """A worker process could not start."""
+    """A zygote could not import the application, or could not start."""
 
     reason: str
     error: ErrorReport | None
     in_a_row: int
+    next_try: float | None
+    """Seconds; None when there is none, because old code goes on."""
+
+
+class PoolProblem(Struct, frozen=True):
+    """A worker ended before it was ready."""
+
+    pool: str
+    reason: str
+    in_a_row: int
     next_try: float
     """Seconds."""
+    broken: str | None
+    """Why the pool counts as broken, once it does."""
+
+
+class Reloaded(Struct, frozen=True):
+    """Workers started from now on have the new code."""
+
+    catalogue: Catalogue
+
+
+class ThreadsLost(Struct, frozen=True):
+    """The import left threads running, which forked workers do not have."""
+
+    names: tuple[str, ...]
 
 
 class JobStopping(Struct, frozen=True):
@@ -134,6 +158,9 @@ Notice = (
     | WorkerEnded
     | WorkerSpoke
     | BootProblem
+    | PoolProblem
+    | Reloaded
+    | ThreadsLost
     | JobStopping
     | StraysKilled
     | JobsAdopted

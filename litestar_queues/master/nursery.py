@@ -1,120 +1,228 @@
-"""Make worker processes, and keep one spare that has imported the application.
+"""Keep a zygote that can fork workers, and have it fork them.
 
-A fresh interpreter with an application takes 0.4 s and more, so the replacement of a worker is
-made before it is needed. The first one made also tells what the application offers.
+A zygote that dies takes its workers with it, by the kernel's hand; the next is started at once,
+or, when it cannot import the application, after a growing delay. Reload is a second zygote beside
+the first: it takes over when it has imported the new code, and not before.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 
 from litestar_queues import wire
-from litestar_queues.master.notices import BootProblem, Subscriber
-from litestar_queues.master.process import Launch, Owner, WorkerProcess
-from litestar_queues.models import ErrorReport
+from litestar_queues.master.liveness import NodeFiles
+from litestar_queues.master.notices import BootProblem, Reloaded, Subscriber, ThreadsLost, WorkerSpoke
+from litestar_queues.master.process import WorkerProcess
+from litestar_queues.master.zygote import Launch, ZygoteProcess
+from litestar_queues.models import Catalogue, ErrorReport
 
-SPARES = 1
-"""Workers kept ready beyond those asked for."""
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 30.0
+BROKEN_AFTER = 5
+"""Failures in a row after which one is sure that it is not chance."""
+ANSWER_WITHIN = 5.0
+"""Seconds in which a zygote must have forked; one that has not hangs, and is killed."""
+REAP_WITHIN = 1.0
+"""Seconds in which it must have said how a worker ended that the kernel shows as dead."""
 
 
 class Nursery:
-    """Boots workers for whoever asks; one that fails to boot is tried again after a growing delay."""
+    """Owns the zygotes. Whoever orders a worker is told by that worker's own callbacks."""
 
-    def __init__(
-        self, launch: Launch, owner: Owner, deliver: Callable[[WorkerProcess], None], tell: Subscriber
-    ) -> None:
+    def __init__(self, launch: Launch, tell: Subscriber, reloaded: Callable[[Catalogue], None]) -> None:
         self.launch = launch
         self.problem: str | None = None
-        """Why workers cannot start, in one sentence; None once one has started."""
-        self._owner = owner
-        self._deliver = deliver
+        """Why no worker can be forked, in one sentence; None while one can, or while nothing has failed."""
+        self.failures = 0
+        self.first_import: asyncio.Future[Catalogue] = asyncio.get_running_loop().create_future()
         self._tell = tell
+        self._reloaded = reloaded
         self._serial = 0
-        self._wanted = 0
-        self._failures = 0
-        self._booting: set[WorkerProcess] = set()
-        self._spares: deque[WorkerProcess] = deque()
-        self._errors: dict[WorkerProcess, ErrorReport] = {}
+        self._current: ZygoteProcess | None = None
+        self._next: ZygoteProcess | None = None
+        """Importing: the first, a replacement, or new code."""
+        self._zygotes: set[ZygoteProcess] = set()
+        self._workers: dict[int, WorkerProcess] = {}
+        self._orders: dict[int, tuple[wire.Fork, NodeFiles]] = {}
+        """Not sent yet."""
+        self._errors: dict[ZygoteProcess, ErrorReport] = {}
         self._retry: asyncio.TimerHandle | None = None
         self._is_closed = False
 
     @property
-    def processes(self) -> list[WorkerProcess]:
-        """Those that are booting or wait as spares."""
-        return [*self._booting, *self._spares]
+    def is_empty(self) -> bool:
+        """True when no process of ours is left."""
+        return not self._zygotes
 
-    def ask(self, count: int) -> None:
-        """Ask for *count* more workers; each is delivered when it is ready."""
-        self._wanted += count
-        while self._wanted and self._spares:
-            self._wanted -= 1
-            self._deliver(self._spares.popleft())
-        self.fill()
+    def pids(self) -> set[int]:
+        """Return the pids of the zygotes."""
+        return {zygote.pid for zygote in self._zygotes}
 
-    def fill(self) -> None:
-        """Boot what is missing, unless a retry is waiting for its time."""
-        if self._is_closed or self._retry is not None:
-            return
-        while len(self._booting) + len(self._spares) < self._wanted + SPARES:
-            self._serial += 1
-            try:
-                self._booting.add(WorkerProcess(self.launch, self._serial, self._owner))
-            except OSError as error:  # no processes, no descriptors, no memory
-                self._failed(f"a worker process cannot be started: {error}", None)
-                return
+    def start(self) -> None:
+        """Begin to import."""
+        self._try()
 
-    def ready(self, worker: WorkerProcess) -> None:
-        """Take a worker that has booted."""
-        self._booting.discard(worker)
-        self._failures = 0
-        self.problem = None
-        worker.state = "ready"
-        if self._wanted:
-            self._wanted -= 1
-            self._deliver(worker)
-        else:
-            self._spares.append(worker)
+    def reload(self) -> None:
+        """Import the application anew; when that succeeds, workers ordered from then on have the new code."""
+        if self._next is None and self._current is not None and not self._is_closed:
+            self._try()
 
-    def boot_failed(self, worker: WorkerProcess, report: wire.BootFailed) -> None:
-        """Keep why a worker cannot boot; its death follows."""
-        self._errors[worker] = report.error
+    def new_serial(self) -> int:
+        """Return a number for a worker that nobody had before."""
+        self._serial += 1
+        return self._serial
 
-    def died(self, worker: WorkerProcess) -> bool:
-        """Hear of a death; return whether the worker was still ours."""
-        if worker in self._spares:
-            self._spares.remove(worker)
-            self.fill()
-            return True
-        if worker not in self._booting:
-            return False
-        self._booting.discard(worker)
-        error = self._errors.pop(worker, None)
-        if self._is_closed:
-            return True
-        what = str(error) if error else f"the worker {worker.exit} before it was ready"
-        self._failed(f"the application cannot be imported: {what}" if error else what, error)
-        return True
+    def order(self, worker: WorkerProcess, fork: wire.Fork, files: NodeFiles) -> None:
+        """Have *worker* forked as soon as there is a zygote."""
+        self._workers[fork.serial] = worker
+        self._orders[fork.serial] = (fork, files)
+        self._send_orders()
+
+    def is_current(self, worker: WorkerProcess) -> bool:
+        """Say whether *worker* has the newest code."""
+        return worker.zygote is None or worker.zygote is self._current
+
+    def forget(self, worker: WorkerProcess) -> None:
+        """Let go of a worker that is dead; an old zygote ends with its last one."""
+        self._workers.pop(worker.serial, None)
+        self._orders.pop(worker.serial, None)
+        self._close_old()
+
+    def unreaped(self, worker: WorkerProcess) -> None:
+        """Give the zygote of a dead worker time to say how it ended."""
+        asyncio.get_running_loop().call_later(REAP_WITHIN, self._expect_death, worker)
 
     def close(self) -> None:
-        """Boot no more, and let go of those that nobody got."""
+        """Start no more, and let the zygotes end."""
         self._is_closed = True
         if self._retry is not None:
             self._retry.cancel()
-        for worker in self.processes:
-            worker.kill()
+        for serial in list(self._orders):
+            self._workers[serial].stillborn("was not needed any more")
+        for zygote in self._zygotes:
+            zygote.close()
 
-    def _failed(self, reason: str, error: ErrorReport | None) -> None:
-        self._failures += 1
-        self.problem = reason
-        delay = min(FIRST_DELAY * 2 ** (self._failures - 1), LONGEST_DELAY)
-        self._tell(BootProblem(reason, error, self._failures, delay))
-        if not self._is_closed and self._retry is None:
-            self._retry = asyncio.get_running_loop().call_later(delay, self._try_again)
+    def kill(self) -> None:
+        """End the zygotes now."""
+        for zygote in self._zygotes:
+            zygote.kill()
 
-    def _try_again(self) -> None:
+    # What zygotes tell.
+
+    def imported(self, zygote: ZygoteProcess, catalogue: Catalogue, threads: tuple[str, ...]) -> None:
+        """Take a zygote that can fork."""
+        if zygote is not self._next:
+            zygote.kill()
+            return
+        before, self._current, self._next = self._current, zygote, None
+        self.failures, self.problem = 0, None
+        if threads:
+            self._tell(ThreadsLost(threads))
+        if not self.first_import.done():
+            self.first_import.set_result(catalogue)
+        self._send_orders()
+        if before is not None:
+            self._tell(Reloaded(catalogue))
+            self._reloaded(catalogue)
+            self._close_old()
+
+    def import_failed(self, zygote: ZygoteProcess, error: ErrorReport) -> None:
+        """Keep why; the death follows."""
+        self._errors[zygote] = error
+
+    def forked(self, zygote: ZygoteProcess, serial: int, pid: int, pidfd: int) -> None:
+        """Tell the worker that it lives."""
+        self._workers[serial].born(pid, pidfd)
+
+    def fork_failed(self, zygote: ZygoteProcess, serial: int, reason: str) -> None:
+        """Tell the worker that it does not."""
+        self._workers[serial].stillborn(f"could not be forked: {reason}")
+
+    def exited(self, zygote: ZygoteProcess, serial: int, status: int, cpu: int) -> None:
+        """Tell the worker how it ended."""
+        worker = self._workers.get(serial)
+        if worker is not None:
+            worker.exited(status, cpu)
+
+    def zygote_wrote(self, zygote: ZygoteProcess, line: str) -> None:
+        """Pass on what the import wrote."""
+        self._tell(WorkerSpoke("zygote", line))
+
+    def zygote_died(self, zygote: ZygoteProcess) -> None:
+        """Have its workers buried, and start the next."""
+        self._zygotes.discard(zygote)
+        was_importing = zygote is self._next
+        if was_importing:
+            self._next = None
+        if zygote is self._current:
+            self._current = None
+        for worker in list(self._workers.values()):
+            if worker.zygote is zygote:
+                worker.orphaned()
+        if was_importing and not self._is_closed:
+            self._failed(zygote)
+        elif self._current is None:
+            self._try()
+
+    # Plumbing.
+
+    def _try(self) -> None:
         self._retry = None
-        self.fill()
+        if self._is_closed or self._next is not None:
+            return
+        try:
+            self._next = ZygoteProcess(self.launch, self)
+        except OSError as error:  # no processes, no descriptors, no memory
+            self._say_failed(f"a zygote cannot be started: {error}", None)
+        else:
+            self._zygotes.add(self._next)
+
+    def _failed(self, zygote: ZygoteProcess) -> None:
+        error = self._errors.pop(zygote, None)
+        reason = f"the application cannot be imported: {error}" if error else f"the zygote {zygote.exit} at the import"
+        self._say_failed(reason, error)
+
+    def _say_failed(self, reason: str, error: ErrorReport | None) -> None:
+        if self._current is not None:  # a reload: the old code goes on
+            self._tell(BootProblem(f"reload failed, the old code goes on: {reason}", error, 1, None))
+            return
+        self.failures += 1
+        self.problem = reason
+        delay = growing_delay(self.failures)
+        self._tell(BootProblem(reason, error, self.failures, delay))
+        self._retry = asyncio.get_running_loop().call_later(delay, self._try)
+
+    def _send_orders(self) -> None:
+        zygote = self._current
+        if zygote is None:
+            return
+        loop = asyncio.get_running_loop()
+        for serial, (fork, files) in self._orders.items():
+            worker = self._workers[serial]
+            zygote.order(fork, worker.descriptors(files.cells.descriptor, files.lock))
+            worker.ordered_from(zygote)
+            loop.call_later(ANSWER_WITHIN, self._expect_birth, worker)
+        self._orders.clear()
+
+    def _expect_birth(self, worker: WorkerProcess) -> None:
+        if worker.state == "ordered" and worker.zygote is not None:
+            self._tell(WorkerSpoke("zygote", f"has not forked within {ANSWER_WITHIN:g} s; it is killed"))
+            worker.zygote.kill()
+
+    def _expect_death(self, worker: WorkerProcess) -> None:
+        if not worker.is_dead and worker.zygote is not None:
+            self._tell(WorkerSpoke("zygote", f"has not reaped {worker.name} within {REAP_WITHIN:g} s; it is killed"))
+            worker.zygote.kill()
+
+    def _close_old(self) -> None:
+        """Close the zygotes of old code that have no workers any more."""
+        busy = {worker.zygote for worker in self._workers.values()}
+        for zygote in self._zygotes - {self._current, self._next}:
+            if zygote not in busy:
+                zygote.close()
+
+
+def growing_delay(failures: int) -> float:
+    """Return the seconds to wait after *failures* in a row: 0.1, doubled each time, at most 30."""
+    return min(FIRST_DELAY * 2.0 ** (min(failures, 20) - 1), LONGEST_DELAY)

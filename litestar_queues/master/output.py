@@ -18,13 +18,17 @@ _CHUNKS_A_TURN = 16
 class LinePipe:
     """Reads a pipe on the running event loop, and passes each line on."""
 
-    def __init__(self, descriptor: int, take: Callable[[str], None]) -> None:
+    def __init__(
+        self, descriptor: int, take: Callable[[str], None], before: Callable[[], None] | None = None
+    ) -> None:
+        """Read *descriptor*; call *before* each time something is there, so that what was sent earlier comes first."""
         self._descriptor = descriptor
         self._take = take
+        self._before = before
         self._partial = b""
         self._loop = asyncio.get_running_loop()
         os.set_blocking(descriptor, False)
-        self._loop.add_reader(descriptor, self._read)
+        self._loop.add_reader(descriptor, self._read_in_order)
 
     def drain(self) -> None:
         """Read until nothing waits, but no more than a pipe can hold."""
@@ -45,6 +49,11 @@ class LinePipe:
             self._loop.remove_reader(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _read_in_order(self) -> None:
+        if self._before is not None:
+            self._before()
+        self._read()
 
     def _read(self) -> bool:
         if self._descriptor < 0:

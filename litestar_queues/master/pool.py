@@ -1,58 +1,87 @@
-"""The workers that serve some queues."""
+"""The workers that serve some queues: places, what is in their lanes, and whether they can start at all."""
 
 from __future__ import annotations
 
-from collections import deque
-
+from litestar_queues.master.lanes import Lane
+from litestar_queues.master.nursery import BROKEN_AFTER
+from litestar_queues.master.pace import Pace
 from litestar_queues.master.process import WorkerProcess
-from litestar_queues.models import PoolEntry
+from litestar_queues.models import ClaimedJob, PoolEntry
 from litestar_queues.store.base import Want
 
 
+class Place:
+    """Where one worker of a pool belongs: a name, cells, and who is there now."""
+
+    def __init__(self, pool: Pool, name: str, first_cell: int) -> None:
+        self.pool = pool
+        self.name = name
+        self.first_cell = first_cell
+        self.worker: WorkerProcess | None = None
+        """There, or on its way."""
+        self.lane: Lane | None = None
+        """None until the worker is ready."""
+
+
 class Pool:
-    """A fixed number of places for workers, and which of them are free."""
+    """A fixed number of places."""
 
     def __init__(
-        self, entry: PoolEntry, *, first_slot: int, excluded: tuple[str, ...], backends: tuple[str, ...]
+        self, entry: PoolEntry, *, first_cell: int, excluded: tuple[str, ...], backends: tuple[str, ...]
     ) -> None:
         self.entry = entry
-        self._first_slot = first_slot
+        self.pace = Pace()
+        self.places = [
+            Place(self, f"{entry.name}/{index + 1}", first_cell + index * entry.slots)
+            for index in range(entry.processes)
+        ]
+        self.failures = 0
+        """Workers in a row that died before they were ready."""
+        self.last_failure = ""
         self._excluded = excluded
         self._backends = backends
-        self._places: list[WorkerProcess | None] = [None] * entry.processes
-        self._idle: deque[WorkerProcess] = deque()
 
     @property
-    def workers(self) -> list[WorkerProcess]:
-        """Those that are in place."""
-        return [worker for worker in self._places if worker is not None]
+    def lanes(self) -> list[Lane]:
+        """Those of the workers that are ready."""
+        return [place.lane for place in self.places if place.lane is not None]
 
     @property
-    def has_place(self) -> bool:
-        """True while a place has no worker."""
-        return None in self._places
-
-    def place(self, worker: WorkerProcess) -> tuple[int, str]:
-        """Give *worker* a free place; return the number of its cell, and its name."""
-        index = self._places.index(None)
-        self._places[index] = worker
-        return self._first_slot + index, f"{self.entry.name}/{index + 1}"
-
-    def remove(self, worker: WorkerProcess) -> None:
-        """Free the place of a worker that is gone."""
-        self._places[self._places.index(worker)] = None
-        if worker in self._idle:
-            self._idle.remove(worker)
-
-    def free(self, worker: WorkerProcess) -> None:
-        """Let *worker* take the next job."""
-        self._idle.append(worker)
-
-    def take_idle(self) -> WorkerProcess | None:
-        """Return a worker for a job, or None when none is free."""
-        return self._idle.popleft() if self._idle else None
+    def problem(self) -> str | None:
+        """Why the pool is broken, in one sentence; None while it is not."""
+        if self.failures < BROKEN_AFTER:
+            return None
+        return f"{self.failures} workers in a row ended before they were ready; the last one {self.last_failure}"
 
     @property
     def want(self) -> Want:
-        """What to claim for the workers that are free."""
-        return Want(len(self._idle), self.entry.queues, self._excluded, self._backends)
+        """What to claim for the room there is."""
+        room = sum(lane.room(self.pace.mean) for lane in self.lanes)
+        return Want(room, self.entry.queues, self._excluded, self._backends)
+
+    def must_be_alone(self, job: ClaimedJob) -> bool:
+        """Say whether *job* needs a worker of its own, to be told from its neighbours."""
+        return self.entry.slots > 1 and (job.suspect or job.max_rss is not None)
+
+    def choose(self, job: ClaimedJob) -> Lane | None:
+        """Return where *job* would start first, or None where it would have to wait too long."""
+        alone = self.must_be_alone(job)
+        best: Lane | None = None
+        for lane in self.lanes:
+            if lane.has_room(alone=alone) and (best is None or lane.delay < best.delay):
+                best = lane
+        return best
+
+    def reserve(self, job: ClaimedJob) -> bool:
+        """Keep the lane that is likely to be empty first for *job*; false when each is kept for another."""
+        lanes = [lane for lane in self.lanes if lane.is_open and lane.reserved_for is None and not lane.is_worn_out]
+        if not lanes:
+            return False
+        min(lanes, key=lambda lane: len(lane.assignments)).reserved_for = job
+        return True
+
+    def put_in_place(self, worker: WorkerProcess, place: Place) -> Lane:
+        """Open the lane of a worker that is ready."""
+        self.failures = 0
+        place.lane = Lane(worker, slots=self.entry.slots, max_jobs=self.entry.max_jobs)
+        return place.lane

@@ -1,8 +1,8 @@
-"""One worker process, as its master holds it: spawn it, talk to it, read what it writes, bury it.
+"""One worker process, as its master holds it: talk to it, read what it writes, bury it.
 
-Its end is known from the kernel (a pidfd becomes readable and ``wait4`` tells how), never from
-the end of a pipe: a grandchild can hold that open. What it reported before it died is read
-after it is dead, and counts.
+Its end is known from the kernel (its pidfd becomes readable, and its zygote, or the master when
+that is gone, reaps it), never from the end of a pipe: a grandchild can hold that open. What it
+reported before it died is read after it is dead, and counts.
 """
 
 from __future__ import annotations
@@ -11,20 +11,16 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
-import sys
 from typing import Literal, Protocol
-
-import msgspec
-from msgspec import Struct
 
 from litestar_queues import wire
 from litestar_queues.cell import Cell
-from litestar_queues.master import strays
+from litestar_queues.master.exit_status import OutOfMemory, in_words
 from litestar_queues.master.output import LinePipe
 from litestar_queues.master.stacks import StackFile
+from litestar_queues.master.zygote import ZygoteProcess
 
-State = Literal["booting", "ready", "serving", "dead"]
+State = Literal["ordered", "booting", "serving", "dead"]
 _FRAMES_A_TURN = 256
 """Frames read from one worker before others get their turn."""
 
@@ -34,17 +30,6 @@ sending cannot keep the master here."""
 
 _HANG_UP_PATIENCE = 0.5
 """Seconds between the end of a channel and the kill of a process that goes on without one."""
-
-
-class Launch(Struct, frozen=True):
-    """What a worker needs to know to boot."""
-
-    app: str | None
-    imports: tuple[str, ...]
-    folder: str
-    node: str
-    url: str | None = None
-    """Given to the application by environment, so that a task enqueues where the master serves."""
 
 
 class Owner(Protocol):
@@ -62,6 +47,10 @@ class Owner(Protocol):
         """Hear that what came was not a frame, or that the channel was closed while it lives."""
         ...
 
+    def unreaped(self, worker: WorkerProcess) -> None:
+        """Hear that it is dead, and that its zygote has not said how."""
+        ...
+
     def died(self, worker: WorkerProcess) -> None:
         """Hear that it is gone; everything it reported has been passed on."""
         ...
@@ -70,118 +59,152 @@ class Owner(Protocol):
 class WorkerProcess:
     """A worker process and all the descriptors that belong to it."""
 
-    def __init__(self, launch: Launch, serial: int, owner: Owner) -> None:
+    def __init__(
+        self, serial: int, cookie: str, name: str, cells: tuple[Cell, ...], owner: Owner, memory: OutOfMemory
+    ) -> None:
         self._owner = owner
+        self._memory = memory
         self._loop = asyncio.get_running_loop()
-        self.cookie = f"{launch.node}.{serial}."
-        self.name = f"spare-{serial}"
-        self.state: State = "booting"
-        self.is_dead = False
-        self.cell: Cell | None = None
+        self.serial = serial
+        self.cookie = cookie
+        self.name = name
+        self.cells = cells
+        self.state: State = "ordered"
+        self.pid = 0
+        self.zygote: ZygoteProcess | None = None
         self.served = 0
-        self.killed_by_us = False
         self.exit = ""
+        self.is_orphan = False
+        """Its zygote is gone, so it is dead or dying, and the master reaps it."""
+        self.is_released = False
+        """Its last job was allowed to leave processes behind."""
+        self.killed_by_us = False
         self.cpu = 0
         """CPU time in microseconds, once it is dead."""
         self.stack = StackFile()
-        self._channel, far = wire.pair()
-        out_read, out_write = os.pipe2(os.O_CLOEXEC)
-        err_read, err_write = os.pipe2(os.O_CLOEXEC)
-        try:
-            self._process = _spawn(launch, self.cookie, far, self.stack.descriptor, out_write, err_write)
-        except BaseException:
-            self._channel.close()
-            self.stack.close()
-            os.close(out_read)
-            os.close(err_read)
-            raise
-        finally:
-            far.close()
-            os.close(out_write)
-            os.close(err_write)
-        self.pid = self._process.pid
-        self._pidfd = os.pidfd_open(self.pid)
+        self.looking = asyncio.Lock()
+        """Held while its stack is looked at."""
+        self._reports, self._far_reports = wire.pair()
+        self._jobs, self._far_jobs = wire.pair()
+        self._reports.setblocking(False)
+        out_read, self._out_write = os.pipe2(os.O_CLOEXEC)
+        err_read, self._err_write = os.pipe2(os.O_CLOEXEC)
+        self._pidfd = -1
+        self._is_unreaped = False
         self._pipes = (
-            LinePipe(out_read, lambda line: owner.wrote(self, "stdout", line)),
-            LinePipe(err_read, lambda line: owner.wrote(self, "stderr", line)),
+            LinePipe(out_read, lambda line: owner.wrote(self, "stdout", line), self._read),
+            LinePipe(err_read, lambda line: owner.wrote(self, "stderr", line), self._read),
         )
-        self._loop.add_reader(self._pidfd, self._bury)
-        self._channel_is_read = False
+        self._is_read = False
+        self._is_retired = False
         self.resume()
 
     def __repr__(self) -> str:
         return f"<WorkerProcess {self.name} pid {self.pid} {self.state}>"
 
-    def start(self, start: wire.Start, cell: Cell, cells: int, lock: int) -> None:
-        """Make a ready worker serve: give it its name, its cell and the node's lock."""
-        cell.clear()
-        self.cell = cell
-        self.name = start.name
-        self.state = "serving"
-        self._send(start, (cells, lock))
+    @property
+    def is_dead(self) -> bool:
+        """True once it has been buried."""
+        return self.state == "dead"
 
-    def send(self, run: wire.Run) -> None:
-        """Hand it a job."""
-        self._send(run)
+    # Birth.
 
-    def _send(self, command: wire.Command, descriptors: tuple[int, ...] = ()) -> None:
-        """Send *command*. A worker that is gone takes it silently; its death says what became of it."""
+    def descriptors(self, cells: int, lock: int) -> list[int]:
+        """Return what goes with the order to fork it: see ``wire.WORKER_DESCRIPTORS``."""
+        ends = (self._far_reports.fileno(), self._far_jobs.fileno())
+        return [*ends, self.stack.descriptor, self._out_write, self._err_write, cells, lock]
+
+    def ordered_from(self, zygote: ZygoteProcess) -> None:
+        """Let go of the ends that are the worker's, but for that of the queue: what waits there can be taken back."""
+        self.zygote = zygote
+        self._close_far_ends()
+
+    def born(self, pid: int, pidfd: int) -> None:
+        """Take note that it runs."""
+        self.pid = pid
+        self._pidfd = pidfd
+        self.state = "booting"
+        self._loop.add_reader(pidfd, self._ended)
+        if self.killed_by_us:
+            self.kill()
+
+    def stillborn(self, reason: str) -> None:
+        """Take note that it never came to be."""
+        if self.pid == 0 and not self.is_dead:
+            self.exit = reason
+            self._let_go()
+
+    # Jobs.
+
+    def send(self, run: wire.Run) -> bool:
+        """Put a job into its queue; false when that is full. A dead worker takes it: its death brings it back."""
         try:
-            wire.send(self._channel, command, descriptors)
-        except wire.ChannelClosed:
-            return
+            wire.send(self._jobs, run, flags=socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        return True
+
+    def take_back(self) -> list[int]:
+        """Take what waits out of its queue, and return the numbers; those it has begun are not among them."""
+        taken: list[int] = []
+        while self._far_jobs.fileno() >= 0:
+            try:
+                taken.append(wire.receive_run(self._far_jobs, socket.MSG_DONTWAIT).number)
+            except (BlockingIOError, wire.ChannelClosed):
+                break
+        return taken
+
+    # Signals.
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens when it is gone."""
-        if self.state != "dead":
+        if self.pid == 0 or self.is_dead:
+            return
+        try:
             signal.pidfd_send_signal(self._pidfd, number)
+        except ProcessLookupError:
+            return  # reaped: it is being buried
 
     def kill(self) -> None:
         """End it and its session now; ``died`` follows."""
-        if self.state == "dead":
-            return
         self.killed_by_us = True
-        try:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            return  # reaped: it is being buried
-        _kill_group(self.pid)
+        if self.pid and not self.is_dead:
+            _kill_group(self.pid)
+            self.signal(signal.SIGKILL)
 
     def retire(self) -> None:
-        """Let it end by itself: close the channel, which it is waiting on."""
-        self.pause()
-        self._channel.close()
+        """Let it end by itself once it has done what it has: close its queue."""
+        if not self._is_retired and not self.is_dead:
+            self._is_retired = True
+            self._jobs.shutdown(socket.SHUT_WR)
+
+    # Reading.
 
     def pause(self) -> None:
         """Stop reading its reports: it will wait in the kernel when the channel is full."""
-        if self._channel_is_read:
-            self._loop.remove_reader(self._channel)
-            self._channel_is_read = False
+        if self._is_read:
+            self._loop.remove_reader(self._reports)
+            self._is_read = False
 
     def resume(self) -> None:
         """Read its reports."""
-        if not self._channel_is_read and self.state != "dead" and self._channel.fileno() >= 0:
-            self._loop.add_reader(self._channel, self._read)
-            self._channel_is_read = True
-
-    def drain_output(self) -> None:
-        """Pass on what it has written to descriptors 1 and 2 so far."""
-        for pipe in self._pipes:
-            pipe.drain()
+        if not self._is_read and not self.is_dead and self._reports.fileno() >= 0:
+            self._loop.add_reader(self._reports, self._read)
+            self._is_read = True
 
     def finish_lines(self) -> None:
-        """Pass on the last line, where it has no end."""
+        """Pass on the last line it wrote, where it has no end."""
         for pipe in self._pipes:
             pipe.finish_line()
 
     def _read(self) -> None:
         for _ in range(_FRAMES_A_TURN):
-            if not self._channel_is_read or not self._read_one():
+            if not self._is_read or not self._read_one():
                 return
 
     def _read_one(self) -> bool:
         try:
-            report = wire.receive_report(self._channel)
+            report = wire.receive_report(self._reports)
         except BlockingIOError:
             return False
         except wire.ChannelClosed:
@@ -197,64 +220,81 @@ class WorkerProcess:
         return True
 
     def _hung_up(self) -> None:
-        if self.state != "dead":
+        if not self.is_dead and not self._is_unreaped:
             self._owner.violated(self, "closed its channel and lives on")
 
-    def _bury(self) -> None:
-        """Reap it, pass on what it had said, and let go of what belonged to it."""
+    # Death.
+
+    def exited(self, status: int, cpu: int) -> None:
+        """Take note that its zygote has reaped it."""
+        if not self.is_dead:
+            self.exit = in_words(status, by_us=self.killed_by_us, out_of_memory=self._memory.has_struck())
+            self.cpu = cpu
+            self._bury()
+
+    def orphaned(self) -> None:
+        """Take note that its zygote is gone: it dies too, and is reaped here."""
+        self.is_orphan = True
+        if self._is_unreaped:
+            self._reap_here()
+        elif self.pid == 0:
+            self.stillborn("was never forked: its zygote is gone")
+
+    def _ended(self) -> None:
         self._loop.remove_reader(self._pidfd)
-        _kill_group(self.pid)  # before it is reaped: until then the number is surely its own
-        _, status, usage = os.wait4(self.pid, 0)
-        self.cpu = round((usage.ru_utime + usage.ru_stime) * 1_000_000)
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-        self.exit = _in_words(status, self.killed_by_us)
+        self._is_unreaped = True
+        if self.is_orphan:
+            self._reap_here()
+        else:
+            self._owner.unreaped(self)
+
+    def _reap_here(self) -> None:
+        try:
+            _, status, usage = os.wait4(self.pid, 0)
+        except ChildProcessError:  # the zygote had reaped it, and died before it could say so
+            self.exit = "died with its zygote"
+            self._bury()
+        else:
+            self.exited(status, round((usage.ru_utime + usage.ru_stime) * 1_000_000))
+
+    def _bury(self) -> None:
+        """Pass on what it had said, and let go of what belonged to it."""
+        if not self._is_unreaped:
+            self._loop.remove_reader(self._pidfd)
         self._read_the_rest()
-        self.state = "dead"
-        self.is_dead = True
-        self.pause()
         for pipe in self._pipes:
             pipe.drain()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self.pause()
+        self.state = "dead"
+        for pipe in self._pipes:
             pipe.close()
-        self._channel.close()
-        os.close(self._pidfd)
         self._owner.died(self)
+        self._reports.close()
+        self._jobs.close()
+        self._far_jobs.close()
+        self._close_far_ends()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
         self.stack.close()
+
+    def _close_far_ends(self) -> None:
+        if self._out_write >= 0:
+            self._far_reports.close()
+            os.close(self._out_write)
+            os.close(self._err_write)
+            self._out_write = self._err_write = -1
 
     def _read_the_rest(self) -> None:
         """Read what it sent before it died, even while reading is paused."""
-        if self._channel.fileno() < 0:
-            return
         for _ in range(_FRAMES_LEFT):
             try:
-                report = wire.receive_report(self._channel)
+                report = wire.receive_report(self._reports)
             except (BlockingIOError, wire.ChannelClosed, wire.FrameError):
                 return
             self._owner.reported(self, report)
-
-
-def _spawn(
-    launch: Launch, cookie: str, channel: socket.socket, stack: int, out: int, err: int
-) -> subprocess.Popen[bytes]:
-    boot = wire.Boot(
-        channel=channel.fileno(),
-        stack=stack,
-        parent=os.getpid(),
-        app=launch.app,
-        imports=launch.imports,
-        folder=launch.folder,
-    )
-    environment = {**os.environ, strays.COOKIE: cookie, "PYTHONUNBUFFERED": "1"}
-    if launch.url is not None:
-        environment["LITESTAR_QUEUES_URL"] = launch.url
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "litestar_queues.worker", msgspec.json.encode(boot).decode()],
-        stdin=subprocess.DEVNULL,
-        stdout=out,
-        stderr=err,
-        pass_fds=(boot.channel, boot.stack),
-        start_new_session=True,
-        env=environment,
-    )
 
 
 def _kill_group(pid: int) -> None:
@@ -262,13 +302,3 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return
-
-
-def _in_words(status: int, by_us: bool) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exited with status {code}"
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    if name == "SIGKILL" and not by_us:
-        return "was killed by SIGKILL (from outside: by hand, or out of memory)"
-    return f"was killed by {name}"

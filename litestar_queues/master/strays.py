@@ -26,22 +26,30 @@ def sweep(
     session: int | None = None,
     cookie: str | None = None,
     lock: tuple[int, int] | None = None,
-    keep: frozenset[int] = frozenset(),
+    released: frozenset[str] = frozenset(),
 ) -> list[int]:
-    """Kill every process that carries one of the signs and is not in *keep*, and return their pids.
+    """Kill every process that carries one of the signs, and return their pids.
 
     *session* is a worker's pid (it leads its session), *cookie* the beginning of the environment
-    variable's value, *lock* device and inode of a node's lock file. Never kills the caller.
-    Looks again until nothing is found.
+    variable's value, *lock* device and inode of a node's lock file. A process with a cookie in
+    *released* is spared; the caller never kills itself. Looks again until nothing is found.
     """
+
+    def is_ours(pid: int) -> bool:
+        return _carries(pid, session, cookie, lock) and not _is_released(pid, released)
+
     killed: list[int] = []
     for _ in range(_ROUNDS):
-        found = [pid for pid in _processes() if pid not in keep and _carries(pid, session, cookie, lock)]
-        fresh = [pid for pid in found if _kill(pid, lambda pid: _carries(pid, session, cookie, lock))]
+        fresh = [pid for pid in _processes() if is_ours(pid) and _kill(pid, is_ours)]
         if not fresh:
             break
         killed += [pid for pid in fresh if pid not in killed]
     return killed
+
+
+def carriers(*, lock: tuple[int, int], released: frozenset[str] = frozenset()) -> list[int]:
+    """Return the processes that hold *lock* open, but for those with a cookie in *released*."""
+    return [pid for pid in _processes() if _carries(pid, None, None, lock) and not _is_released(pid, released)]
 
 
 def state_of(pid: int) -> str | None:
@@ -111,6 +119,10 @@ def _has_cookie(pid: int, cookie: str) -> bool:
         return False
     sign = f"{COOKIE}={cookie}".encode()
     return environment.startswith(sign) or b"\0" + sign in environment
+
+
+def _is_released(pid: int, released: frozenset[str]) -> bool:
+    return any(_has_cookie(pid, cookie) for cookie in released)
 
 
 def _holds(pid: int, lock: tuple[int, int]) -> bool:

@@ -27,9 +27,9 @@ from litestar_queues.master.crew import Crew
 from litestar_queues.master.notices import BootProblem, JobSettled, Notice, Started, Stopped, Stopping, Subscriber
 from litestar_queues.master.planning import PoolOptions, excluded_queues, plan_pools
 from litestar_queues.master.pool import Pool
-from litestar_queues.master.process import Launch
 from litestar_queues.master.rounds import Rounds
 from litestar_queues.master.watch import Watch
+from litestar_queues.master.zygote import Launch
 from litestar_queues.models import Catalogue, ClaimedJob, ErrorReport, Node, PoolEntry, PoolState, Receipt
 from litestar_queues.store.base import Store
 from litestar_queues.store.opening import open_store
@@ -37,6 +37,8 @@ from litestar_queues.store.opening import open_store
 _PR_SET_CHILD_SUBREAPER = 36
 _CALM = 0.02
 """Seconds between looks whether a drain is over."""
+_END_WITHIN = 2.0
+"""Seconds that the zygotes get to end their workers and themselves before they are killed."""
 _HURRY = 5.0
 """Seconds that a store which refuses can hold up a master that was told twice to stop."""
 
@@ -106,13 +108,13 @@ class Master:
         return self._handed_back
 
     async def _serve(self) -> None:
-        self._crew.nursery.fill()
+        self._crew.nursery.start()
         self._catalogue = await self._boot()
         planned = plan_pools(self._catalogue, self._options.pools)
         url = self._options.url or self._catalogue.url or ""
         async with await open_store(url, durability=self._catalogue.durability) as store:
-            slots = sum(pool.processes for pool in planned)
-            files = liveness.NodeFiles.create(store.folder, self._node, slots)
+            cells = sum(pool.processes * pool.slots for pool in planned)
+            files = liveness.NodeFiles.create(store.folder, self._node, cells)
             await self._serve_store(store, files, planned)
 
     async def _serve_store(self, store: Store, files: liveness.NodeFiles, planned: tuple[PoolEntry, ...]) -> None:
@@ -137,7 +139,7 @@ class Master:
         """Wait until a worker has imported the application, or has failed to."""
         booted = self._start(self._booted.wait())
         stopping = self._start(self._stopping.wait())
-        ready = self._crew.first_ready
+        ready = self._crew.nursery.first_import
         await asyncio.wait([ready, booted, stopping], return_when=asyncio.FIRST_COMPLETED)
         booted.cancel()
         stopping.cancel()
@@ -152,7 +154,7 @@ class Master:
         crew, rounds = self._crew, self._rounds
         given = self._options.drain_timeout
         limit = self._catalogue.drain_timeout if given is None else given
-        crew.is_draining = True
+        crew.drain()
         self._tell(Stopping(len(crew.running()), limit))
         try:
             async with asyncio.timeout(limit):
@@ -202,14 +204,19 @@ class Master:
 
     def reap(self) -> None:
         """Reap what became this process's child when its own parent died."""
-        for pid in strays.orphans({worker.pid for worker in self._crew.processes}):
+        crew = self._crew
+        for pid in strays.orphans({worker.pid for worker in crew.processes} | crew.nursery.pids()):
             os.waitpid(pid, os.WNOHANG)
 
     def snapshot(self) -> Node:
         """Return the node's row as of now."""
-        problem = self._crew.nursery.problem
         pools = tuple(
-            PoolState(name=pool.entry.name, processes=pool.entry.processes, queues=pool.entry.queues, problem=problem)
+            PoolState(
+                name=pool.entry.name,
+                processes=pool.entry.processes,
+                queues=pool.entry.queues,
+                problem=self._crew.problem_of(pool),
+            )
             for pool in self._pools
         )
         return Node(
@@ -248,6 +255,7 @@ class Master:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue  # nohup: go on when the terminal goes
             loop.add_signal_handler(number, self._signalled)
+        loop.add_signal_handler(signal.SIGUSR1, self._crew.nursery.reload)
 
     def _signalled(self) -> None:
         """Drain at the first signal; at the second, stop now."""
@@ -256,12 +264,13 @@ class Master:
         self._stopping.set()
 
     async def _end_all(self) -> None:
-        """Kill every worker, and wait until they are gone."""
-        self._crew.is_draining = True
-        self._crew.nursery.close()
-        while workers := self._crew.processes:
-            for worker in workers:
-                worker.kill()
+        """End every zygote, which ends its workers first, and wait until all are gone."""
+        crew, loop = self._crew, asyncio.get_running_loop()
+        crew.close()
+        give_up = loop.time() + _END_WITHIN
+        while crew.processes or not crew.nursery.is_empty:
+            if loop.time() > give_up:
+                crew.nursery.kill()
             await asyncio.sleep(_CALM)
 
 
@@ -284,11 +293,11 @@ def _raise_unless_over(group: BaseExceptionGroup[BaseException]) -> None:
 
 def _pools(planned: tuple[PoolEntry, ...], catalogue: Catalogue) -> tuple[Pool, ...]:
     pools: list[Pool] = []
-    first_slot = 0
+    first_cell = 0
     for entry in planned:
         excluded = excluded_queues(entry, planned)
-        pools.append(Pool(entry, first_slot=first_slot, excluded=excluded, backends=catalogue.backends))
-        first_slot += entry.processes
+        pools.append(Pool(entry, first_cell=first_cell, excluded=excluded, backends=catalogue.backends))
+        first_cell += entry.processes * entry.slots
     return tuple(pools)
 
 

@@ -1,4 +1,4 @@
-"""Boot a worker: guard the process, import the application, say Ready, wait for Start, serve."""
+"""Boot a zygote: import the application, say so, fork workers; and be one, in what is forked."""
 
 from __future__ import annotations
 
@@ -10,49 +10,56 @@ import sys
 import msgspec
 
 from litestar_queues import wire
-from litestar_queues.cell import CellFile
 from litestar_queues.clock import SystemClock
 from litestar_queues.config import QueueConfig
 from litestar_queues.enqueuer import set_process_enqueuer
+from litestar_queues.models import Catalogue
 from litestar_queues.running import report
-from litestar_queues.worker import application, guard, serving, speaking
+from litestar_queues.worker import application, guard, marks, serving, slots
+from litestar_queues.worker.birth import become_worker
 from litestar_queues.worker.enqueuing import WorkerEnqueuer
+from litestar_queues.worker.zygote import Newborn, Zygote, make_ready_to_fork
 
 
 def main() -> int:
-    """Run a worker until its master closes the channel; return the exit status."""
+    """Run a zygote until its master closes the channel, and in what it forks a worker; return the exit status."""
     boot = msgspec.json.decode(sys.argv[1], type=wire.Boot)
-    guard.die_with(boot.parent)
+    guard.die_with(boot.parent)  # the import may hang
     guard.ignore_terminal_signals()
-    guard.be_killed_first()
-    guard.show_stacks_in(guard.hide(boot.stack))
-    channel = socket.socket(fileno=guard.hide(boot.channel))
-    clock, speaker = SystemClock(), speaking.Speaker(channel)
-    streams = speaking.take_over_output(clock, speaker)
-
-    config = _import_application(boot, channel)
-    if config is None:
+    guard.adopt_orphans()
+    guard.be_killed_first(guard.ZYGOTE_OOM_SCORE)
+    marks.set_title("lq: zygote")
+    control = socket.socket(fileno=guard.hide(boot.control))
+    loaded = _import_application(boot, control)
+    if loaded is None:
         return 1
-    speaking.take_over_logging(speaking.JobLogHandler(clock, speaker, streams[1]))
-    try:
-        start, cells = serving.await_start(channel)
-    except wire.ChannelClosed:
+    config, catalogue = loaded
+    threads = make_ready_to_fork()
+    guard.outlive_parent()
+    if os.getppid() != boot.parent:
         return 0
-    set_process_enqueuer(WorkerEnqueuer(dataclasses.replace(config, queue_backend=start.url)))
-    cell = CellFile(guard.hide(cells)).cell(start.slot)
-    serving.Server(channel, cell, name=start.name, clock=clock, speaker=speaker, streams=streams).serve()
+    wire.send(control, wire.Imported(catalogue, threads))
+    newborn = Zygote(control).serve()
+    return 0 if newborn is None else _work(newborn, config)
+
+
+def _work(newborn: Newborn, config: QueueConfig) -> int:
+    clock = SystemClock()
+    worker = become_worker(newborn, clock)
+    set_process_enqueuer(WorkerEnqueuer(dataclasses.replace(config, queue_backend=worker.url)))
+    wire.send(worker.reports, wire.Ready(os.getpid()))
+    server = serving.Server(worker, clock) if len(worker.cells) == 1 else slots.SlotServer(worker, clock)
+    server.serve()
     return 0
 
 
-def _import_application(boot: wire.Boot, channel: socket.socket) -> QueueConfig | None:
+def _import_application(boot: wire.Boot, control: socket.socket) -> tuple[QueueConfig, Catalogue] | None:
     try:
-        config, catalogue = application.load(boot.app, boot.imports, boot.folder)
+        return application.load(boot.app, boot.imports, boot.folder)
     # The application's own code: it may raise anything, or ask to exit.
     except BaseException as error:
-        wire.send(channel, wire.BootFailed(report(error)))
+        wire.send(control, wire.ImportFailed(report(error)))
         return None
-    wire.send(channel, wire.Ready(os.getpid(), catalogue))
-    return config
 
 
 if __name__ == "__main__":

@@ -10,22 +10,35 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _PRIVATE = 200
 """Descriptors from here up are ours: code that closes or scribbles over 3…99 does not meet them."""
-_OOM_SCORE = 600
-"""The out-of-memory killer is to take a worker before the master (0) and most else."""
+ZYGOTE_OOM_SCORE = 300
+WORKER_OOM_SCORE = 600
+"""The out-of-memory killer is to take a worker before the zygote, and that before the master (0)."""
 
 
 def die_with(parent: int) -> None:
     """End this process when the thread that started it ends; at once if that has happened already.
 
-    Linux sends the signal at the death of the parent's *thread*; the master spawns from its main one.
+    Linux sends the signal at the death of the parent's *thread*; master and zygote start processes
+    from their main ones.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         sys.exit(f"prctl(PR_SET_PDEATHSIG) failed with errno {ctypes.get_errno()}")
     if os.getppid() != parent:
         os._exit(0)
+
+
+def outlive_parent() -> None:
+    """Take back ``die_with``: from now on this process looks for the end of its parent itself."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0)
+
+
+def adopt_orphans() -> None:
+    """Let what descendants leave behind become this process's children, instead of ``init``'s."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def hide(descriptor: int) -> int:
@@ -44,11 +57,11 @@ def show_stacks_in(descriptor: int) -> None:
     faulthandler.register(signal.SIGUSR1, file=descriptor, all_threads=True, chain=False)
 
 
-def be_killed_first() -> None:
-    """Offer this process to the out-of-memory killer before the master."""
+def be_killed_first(score: int) -> None:
+    """Offer this process to the out-of-memory killer with *score*, 0 to 1000."""
     try:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(str(_OOM_SCORE))
+            file.write(str(score))
     except OSError as error:  # a hardened container may forbid it; nothing depends on it
         print(f"litestar-queues: oom_score_adj cannot be set: {error}", file=sys.stderr)
 

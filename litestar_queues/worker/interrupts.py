@@ -1,15 +1,18 @@
 """How a request to stop reaches the code of a task.
 
-The master writes which run is to stop into the cell and sends SIGUSR2. The handler runs in the
-main thread between two bytecodes, checks that the cell means the run that is here *now*, and that
-the main thread is in the user's code; then it cancels the coroutine or raises ``JobInterrupted``.
-Code that stays in C never gets here: that is what the kill is for.
+The master writes which run is to stop into its cell and sends SIGUSR2. The handler runs in the
+main thread between two bytecodes, and looks at each run that is here *now*: does its cell mean
+this run, and is the run in the user's code (its gate is open)? Then a coroutine is cancelled, and
+``JobInterrupted`` is raised in the thread of a synchronous task. Code that stays in C never gets
+here: that is what the kill is for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import signal
+import threading
 from types import FrameType
 from typing import Any
 
@@ -17,34 +20,40 @@ from litestar_queues.cell import Cell, Reason
 from litestar_queues.events.context import TaskExecutionContext
 from litestar_queues.exceptions import JobInterrupted
 
+_raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
-class Interrupts:
-    """The gate through which requests to stop reach the run that is here."""
 
-    def __init__(self, cell: Cell) -> None:
+class Gate:
+    """Lets a request to stop reach one run, while that is in the user's code."""
+
+    def __init__(self, cell: Cell, interrupts: Interrupts) -> None:
         self._cell = cell
+        self._interrupts = interrupts
         self._context: TaskExecutionContext | None = None
         self._task: asyncio.Task[Any] | None = None
-
-    def install(self) -> None:
-        """Take SIGUSR2; from the main thread."""
-        signal.signal(signal.SIGUSR2, self._deliver)
+        self._thread = 0
 
     def open(self, context: TaskExecutionContext, task: asyncio.Task[Any] | None) -> None:
-        """Let a request reach this run: its asyncio task, or else the main thread.
+        """Let a request reach this run: its asyncio task, or else this thread.
 
         A request that came while the gate was shut is delivered now.
         """
         self._task = task
+        self._thread = threading.get_ident()
         self._context = context
-        self._deliver(signal.SIGUSR2, None)
+        self._interrupts.gates[self._cell] = self
+        self.deliver()
 
     def shut(self) -> None:
-        """Let nothing through."""
+        """Let nothing through any more."""
+        if self._context is not None and self._task is None and self._thread != _MAIN:
+            _raise_in_thread(ctypes.c_ulong(self._thread), None)  # one that is on its way is taken back
         self._context = None
         self._task = None
+        self._interrupts.gates.pop(self._cell, None)
 
-    def _deliver(self, number: int, frame: FrameType | None) -> None:
+    def deliver(self) -> None:
+        """Interrupt the run if the master wants that."""
         context = self._context
         if context is None or context.is_cancelled:
             return
@@ -55,5 +64,29 @@ class Interrupts:
         if self._task is not None:
             # The loop may be in the middle of anything: hand it over as another thread would.
             self._task.get_loop().call_soon_threadsafe(self._task.cancel)
-        else:
+        elif self._thread == threading.get_ident():
             raise JobInterrupted(reason.name.lower())
+        else:
+            _raise_in_thread(ctypes.c_ulong(self._thread), ctypes.py_object(JobInterrupted))
+
+
+class Interrupts:
+    """The gates of the runs that are here, and the signal that has them looked at."""
+
+    def __init__(self) -> None:
+        self.gates: dict[Cell, Gate] = {}
+
+    def install(self) -> None:
+        """Take SIGUSR2; from the main thread."""
+        signal.signal(signal.SIGUSR2, self._look)
+
+    def gate(self, cell: Cell) -> Gate:
+        """Return the gate of the run that *cell* shows."""
+        return Gate(cell, self)
+
+    def _look(self, number: int, frame: FrameType | None) -> None:
+        for gate in list(self.gates.values()):
+            gate.deliver()
+
+
+_MAIN = threading.main_thread().ident

@@ -1,15 +1,17 @@
-"""Take a job, run it, report it, take the next: the worker's main loop.
+"""Take a job, run it, report it, take the next: a worker that runs one job at a time.
 
 The main thread does it all: it blocks in ``recv`` until a job comes, runs it (a coroutine on an
 event loop that lives as long as the worker and runs only then), and sends the end before it
-looks for the next job. Nothing runs beside it unless a task starts it.
+takes the next job. Nothing runs beside it unless a task starts it.
 """
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import os
-import socket
+import termios
 import time
 
 import uvloop
@@ -17,67 +19,62 @@ import uvloop
 from litestar_queues import wire
 from litestar_queues.cell import Cell
 from litestar_queues.clock import Clock
+from litestar_queues.events.context import TaskExecutionContext
 from litestar_queues.exceptions import JobInterrupted
 from litestar_queues.running import Execution
+from litestar_queues.worker import leftovers
+from litestar_queues.worker.birth import Worker
 from litestar_queues.worker.interrupts import Interrupts
-from litestar_queues.worker.speaking import JobStream, Speaker
+from litestar_queues.worker.speaking import Speaker
+
+_PATIENCE = 0.5
+"""Seconds that the master gets to read what a job has written to descriptors 1 and 2."""
+_LOOK_EVERY = 0.0005
 
 
 class Server:
-    """Serves the jobs that come down one channel."""
+    """Serves the jobs of one worker's queue, one by one."""
 
-    def __init__(
-        self,
-        channel: socket.socket,
-        cell: Cell,
-        *,
-        name: str,
-        clock: Clock,
-        speaker: Speaker,
-        streams: tuple[JobStream, JobStream],
-    ) -> None:
-        self._channel = channel
-        self._cell = cell
-        self._name = name
+    def __init__(self, worker: Worker, clock: Clock) -> None:
+        self._worker = worker
+        self._cell = worker.cells[0]
         self._clock = clock
-        self._speaker = speaker
-        self._streams = streams
-        self._interrupts = Interrupts(cell)
+        self._interrupts = Interrupts()
+        self._gate = self._interrupts.gate(self._cell)
         self._loop = uvloop.new_event_loop()
         self._pid = os.getpid()
+        self._allows_leftovers = False
+        """A job that was allowed to has left processes behind: this worker's last."""
 
     def serve(self) -> None:
-        """Run jobs until the master closes the channel."""
+        """Run jobs until the master closes the queue."""
         asyncio.set_event_loop(self._loop)
         self._interrupts.install()
+        jobs = self._worker.jobs
         try:
-            while True:
-                command, _ = wire.receive_command(self._channel)
-                if isinstance(command, wire.Run):
-                    self._serve_one(command)
+            while not self._allows_leftovers:
+                self._serve_one(wire.receive_run(jobs))
         except wire.ChannelClosed:
             return
         finally:
             self._loop.close()
 
     def _serve_one(self, run: wire.Run) -> None:
-        self._cell.begin(
-            run.number,
-            run.fence,
-            started=self._clock.monotonic(),
-            started_at=self._clock.now(),
-            cpu=time.process_time_ns() // 1_000,
-        )
-        self._speaker.reset()
-        execution = Execution(run, sink=self._speaker, worker=self._name, clock=self._clock, gate=self._interrupts)
+        begin(self._cell, run, self._clock)
+        speaker = Speaker(self._worker.reports)
+        execution = Execution(run, sink=speaker, worker=self._worker.name, clock=self._clock, gate=self._gate)
         end = self._run(execution)
         if os.getpid() != self._pid:
             # A child that the task forked and that came back from it: there is one server, and it is not this.
             os._exit(1)
-        for stream in self._streams:
+        if leftovers.has_children():
+            self._clear_up(run, execution.context)
+        for stream in self._worker.streams:
             stream.finish(execution.context)
-        end.dropped = self._speaker.dropped
-        wire.send(self._channel, end)
+        _until_read()
+        end.dropped = speaker.dropped
+        end.is_last = self._allows_leftovers
+        wire.send(self._worker.reports, end)
         self._cell.end()
 
     def _run(self, execution: Execution) -> wire.Done | wire.Failed:
@@ -85,20 +82,50 @@ class Server:
             return execution.run(self._loop)
         # An interruption may come between the end of the user's code and the shutting of the gate.
         except JobInterrupted as error:
-            self._interrupts.shut()
+            self._gate.shut()
             return execution.interrupted(error)
 
+    def _clear_up(self, run: wire.Run, context: TaskExecutionContext) -> None:
+        if run.allow_background:
+            # This worker takes no more jobs, so that nobody can take what lives on for a later job's.
+            self._allows_leftovers = leftovers.reap_dead()
+        else:
+            warn_of_ended(leftovers.end_all(), context)
 
-def await_start(channel: socket.socket) -> tuple[wire.Start, int]:
-    """Wait for the master's ``Start``; return it with the descriptor of the cells.
 
-    The node's lock comes with it and stays open: while it is held, this process may be running a
-    job, and no other master takes that job over.
-    """
-    command, descriptors = wire.receive_command(channel)
-    if not isinstance(command, wire.Start) or len(descriptors) != 2:
-        msg = "the first command must be Start, with the cells and the lock"
-        raise wire.FrameError(msg)
-    cells, lock = descriptors
-    os.set_inheritable(lock, False)
-    return command, cells
+def begin(cell: Cell, run: wire.Run, clock: Clock) -> None:
+    """Write down that *run* begins here: from now on the job counts as started."""
+    cpu = time.process_time_ns() // 1_000
+    cell.begin(run.number, run.fence, started=clock.monotonic(), started_at=clock.now(), cpu=cpu)
+
+
+def warn_of_ended(processes: list[str], context: TaskExecutionContext) -> None:
+    """Say in the job's log which of its processes were ended."""
+    if processes:
+        which = "; ".join(processes[:10]) + ("; …" if len(processes) > 10 else "")
+        context.log_sync(
+            f"the job left {len(processes)} processes running, which were killed ({which}); "
+            "wait for them in the task, or declare it with allow_background=True",
+            "warning",
+        )
+
+
+def _until_read() -> None:
+    """Wait until the master has read what was written to descriptors 1 and 2, so that it knows whose it is."""
+    give_up: float | None = None
+    while _unread(1) or _unread(2):
+        now = time.monotonic()
+        give_up = give_up or now + _PATIENCE
+        if now > give_up:
+            return
+        time.sleep(_LOOK_EVERY)
+
+
+def _unread(descriptor: int) -> int:
+    """Return how many bytes wait in a pipe; 0 for what is none (a task may have replaced it)."""
+    waiting = array.array("i", [0])
+    try:
+        fcntl.ioctl(descriptor, termios.FIONREAD, waiting)
+    except OSError:
+        return 0
+    return waiting[0]

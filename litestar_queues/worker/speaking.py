@@ -31,14 +31,10 @@ PROGRESS_PAUSE = 100_000
 
 
 class Speaker:
-    """The sink of the job that runs: sends what it says, within its share."""
+    """The sink of one run: sends what it says, within its share."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin the share of another run."""
         self.dropped = 0
         self._events = 0
         self._bytes = 0
@@ -70,12 +66,11 @@ class JobStream(io.TextIOBase):
     What reaches the descriptor itself (C code, subprocesses) does not come here; the master reads it.
     """
 
-    def __init__(self, name: str, descriptor: int, clock: Clock, speaker: Speaker) -> None:
+    def __init__(self, name: str, descriptor: int, clock: Clock) -> None:
         super().__init__()
         self._name = name
         self._descriptor = descriptor
         self._clock = clock
-        self._speaker = speaker
         self._partial: dict[TaskExecutionContext, str] = {}
         self._raw = open(descriptor, "wb", buffering=0, closefd=False)  # noqa: SIM115 (lives as long as we do)
 
@@ -134,18 +129,15 @@ class JobStream(io.TextIOBase):
 
     def _say(self, context: TaskExecutionContext, line: str) -> None:
         level = "info" if self._name == "stdout" else "warning"
-        self._speaker.say(
-            wire.Log(context.number, context.fence, self._clock.now(), level, cut(line) or "", None, self._name)
-        )
+        context.say(wire.Log(context.number, context.fence, self._clock.now(), level, cut(line) or "", None, self._name))
 
 
 class JobLogHandler(logging.Handler):
     """Log records of a job are its events; records of nobody go to standard error."""
 
-    def __init__(self, clock: Clock, speaker: Speaker, errors: JobStream) -> None:
+    def __init__(self, clock: Clock, errors: JobStream) -> None:
         super().__init__()
         self._clock = clock
-        self._speaker = speaker
         self._errors = errors
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -162,9 +154,7 @@ class JobLogHandler(logging.Handler):
             return
         payload = msgspec.json.encode({"logger": record.name}).decode()
         level = record.levelname.lower()
-        self._speaker.say(
-            wire.Log(context.number, context.fence, self._clock.now(), level, cut(message) or "", payload)
-        )
+        context.say(wire.Log(context.number, context.fence, self._clock.now(), level, cut(message) or "", payload))
 
 
 def take_over_logging(handler: JobLogHandler) -> None:
@@ -181,16 +171,24 @@ def take_over_logging(handler: JobLogHandler) -> None:
         replaced = [existing for existing in logger.handlers if _writes_to_terminal(existing)]
         for existing in replaced:
             logger.removeHandler(existing)
+            for behind in _behind(existing):
+                logger.addHandler(behind)
         if logger is root or (replaced and not logger.propagate):
             logger.addHandler(handler)
 
 
-def take_over_output(clock: Clock, speaker: Speaker) -> tuple[JobStream, JobStream]:
+def take_over_output(clock: Clock) -> tuple[JobStream, JobStream]:
     """Replace ``sys.stdout`` and ``sys.stderr``, and return what they are now."""
-    out = JobStream("stdout", 1, clock, speaker)
-    err = JobStream("stderr", 2, clock, speaker)
+    out = JobStream("stdout", 1, clock)
+    err = JobStream("stderr", 2, clock)
     sys.stdout, sys.stderr = out, err
     return out, err
+
+
+def _behind(handler: logging.Handler) -> list[logging.Handler]:
+    """Return what a queue's handler hands records to, but for the terminal: its listener does not run here."""
+    listener = getattr(handler, "listener", None)
+    return [behind for behind in getattr(listener, "handlers", ()) if not _writes_to_terminal(behind)]
 
 
 def _writes_to_terminal(handler: logging.Handler) -> bool:

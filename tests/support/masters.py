@@ -53,7 +53,7 @@ class RunningMaster:
 
     def workers(self) -> list[int]:
         """Return the pids of the worker processes that live."""
-        return [pid for pid in self.descendants() if b"litestar_queues.worker" in _command(pid)]
+        return [pid for pid in self.descendants() if _command(pid).startswith(b"lq: worker")]
 
     def descendants(self) -> list[int]:
         """Return every process that carries this master's mark in its environment, but the master."""

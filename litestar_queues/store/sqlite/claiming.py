@@ -55,7 +55,7 @@ SELECT json_group_array(number) FROM lq_job WHERE status = 'running' AND (
     OR (node NOT IN (SELECT value FROM json_each(:living)) AND node NOT IN (SELECT id FROM lq_node)))
 """
 _ADOPT = "UPDATE lq_job SET fence = fence + 1, node = ?, sequence = ? WHERE number IN (SELECT value FROM json_each(?))"
-_FIELDS = ", ".join(f"'{name}', {name}" for name in ClaimedJob.__struct_fields__ if name != "cancel_requested")
+_FIELDS = ", ".join(f"'{name}', {name}" for name in ClaimedJob.__struct_fields__ if name not in ("cancel_requested", "max_rss", "allow_background", "suspect"))
 _TAKEN = (
     f"SELECT json_group_array(json_object({_FIELDS}, 'cancel_requested', "
     "json(iif(cancel_requested_at IS NULL, 'false', 'true')))) "

@@ -1,0 +1,150 @@
+"""From claims to lanes, and back: which worker gets a job, and what is taken back unstarted.
+
+A job goes where it starts first. One that would have to wait longer than the budget goes back to
+the store, uncharged, where another master may take it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from litestar_queues.cell import Reason
+from litestar_queues.clock import Clock
+from litestar_queues.master.assignments import Assignment
+from litestar_queues.master.lanes import Lane
+from litestar_queues.master.pool import Pool
+from litestar_queues.master.timekeeper import Timekeeper
+from litestar_queues.models import ClaimedJob
+from litestar_queues.store.base import Want
+
+
+class Dispatch:
+    """Fills the lanes of a master's pools."""
+
+    def __init__(
+        self,
+        pools: tuple[Pool, ...],
+        clock: Clock,
+        max_result_bytes: int,
+        stop: Callable[[Assignment, Reason], None],
+        give_back: Callable[[ClaimedJob, str], None],
+    ) -> None:
+        self._pools = pools
+        self._clock = clock
+        self._max_result_bytes = max_result_bytes
+        self._stop = stop
+        self._give_back = give_back
+        self._timekeeper = Timekeeper(clock, stop, self.take_back)
+        self._pool_of: dict[Lane, Pool] = {}
+        self.is_draining = False
+
+    # The dispatcher's side: what rounds ask.
+
+    def wants(self) -> list[Want]:
+        """Return what to claim for the room there is."""
+        if self.is_draining:
+            return []
+        wants = [pool.want for pool in self._pools]
+        return wants if any(want.limit for want in wants) else []
+
+    def assign(self, jobs: Sequence[Sequence[ClaimedJob]]) -> None:
+        """Put claimed jobs into lanes; those more urgent than what waits there go first."""
+        for pool, claimed in zip(self._pools, jobs, strict=True):
+            if claimed:
+                self._place(pool, self._make_way(pool, claimed))
+
+    # Lanes.
+
+    def open(self, lane: Lane, pool: Pool) -> None:
+        """Take a lane into use."""
+        self._pool_of[lane] = pool
+
+    def close(self, lane: Lane) -> None:
+        """Let go of the lane of a worker that is gone; what waited there goes elsewhere."""
+        self._timekeeper.forget(lane)
+        lane.is_open = False
+        self.take_back(lane, False)
+        self._place_reserved(lane)
+        del self._pool_of[lane]
+
+    def ended(self, lane: Lane, number: int) -> Assignment | None:
+        """Take a job that has ended out of its lane."""
+        assignment = lane.remove(number)
+        if assignment is not None:
+            lane.last_sign = self._clock.monotonic()
+            lane.is_silent = False
+            if lane.is_empty:
+                self._place_reserved(lane)
+        return assignment
+
+    def take_back(self, lane: Lane, but_one: bool = False) -> None:
+        """Take back what waits in *lane*, and put it elsewhere; *but_one* stays."""
+        jobs = [assignment.job for assignment in self._taken_back(lane)]
+        if but_one and jobs:
+            self._send(lane, self._pool_of[lane], jobs.pop(0))
+        if jobs:
+            self._place(self._pool_of[lane], jobs)
+
+    def withdraw(self, assignment: Assignment) -> bool:
+        """Take back one job, if it has not begun; say whether it was still there to be taken."""
+        lane = next((lane for lane in self._pool_of if lane.worker is assignment.worker), None)
+        if lane is None:
+            return False
+        taken = self._taken_back(lane)
+        for other in taken:
+            if other is not assignment:
+                self._send(lane, self._pool_of[lane], other.job)
+        return assignment in taken
+
+    def drain(self) -> None:
+        """Claim no more, and give back everything that has not begun."""
+        self.is_draining = True
+        for lane in list(self._pool_of):
+            self.take_back(lane)
+            self._place_reserved(lane)
+
+    def replace(self, lane: Lane, jobs: Iterable[ClaimedJob]) -> None:
+        """Put jobs that a dead worker had taken, and not begun, elsewhere."""
+        self._place(self._pool_of[lane], jobs)
+
+    # Plumbing.
+
+    def _place(self, pool: Pool, jobs: Iterable[ClaimedJob]) -> None:
+        for job in jobs:
+            # A claim that was under way when the drain began comes too late.
+            lane = None if self.is_draining else pool.choose(job)
+            if lane is not None and self._send(lane, pool, job):
+                continue
+            if not self.is_draining and pool.must_be_alone(job) and pool.reserve(job):
+                continue
+            self._give_back(job, "no worker had room for it")
+
+    def _send(self, lane: Lane, pool: Pool, job: ClaimedJob) -> bool:
+        expected = pool.pace.expect(job.task)
+        assignment = Assignment(job, lane.worker, sent=self._clock.monotonic(), expected=expected)
+        if not lane.worker.send(assignment.to_run(self._max_result_bytes)):
+            return False
+        lane.add(assignment, alone=pool.must_be_alone(job))
+        self._timekeeper.watch(lane, assignment)
+        if job.cancel_requested:
+            self._stop(assignment, Reason.CANCEL)
+        return True
+
+    def _make_way(self, pool: Pool, claimed: Sequence[ClaimedJob]) -> Sequence[ClaimedJob]:
+        """Return *claimed*, with what waits in the lanes and is less urgent, in order."""
+        highest = claimed[0].priority
+        jobs = list(claimed)
+        for lane in pool.lanes:
+            if lane.lowest_priority < highest:
+                jobs += [assignment.job for assignment in self._taken_back(lane)]
+        if len(jobs) == len(claimed):
+            return claimed
+        return sorted(jobs, key=lambda job: (-job.priority, job.number))
+
+    def _taken_back(self, lane: Lane) -> list[Assignment]:
+        return lane.bring_back(lane.worker.take_back())
+
+    def _place_reserved(self, lane: Lane) -> None:
+        job, lane.reserved_for = lane.reserved_for, None
+        if job is not None:
+            self._place(self._pool_of[lane], [job])

@@ -1,0 +1,123 @@
+"""What is at one worker: jobs that it runs, and jobs that wait in its queue. Pure, but for the worker it names."""
+
+from __future__ import annotations
+
+from litestar_queues.master.assignments import Assignment
+from litestar_queues.master.pace import BUDGET, MOST_WAITING
+from litestar_queues.master.process import WorkerProcess
+from litestar_queues.models import ClaimedJob
+
+HIGHEST = 1 << 62
+
+
+class Lane:
+    """The jobs sent to one worker and not yet settled, in the order of sending."""
+
+    def __init__(self, worker: WorkerProcess, *, slots: int, max_jobs: int | None) -> None:
+        self.worker = worker
+        self.assignments: dict[int, Assignment] = {}
+        self.last: Assignment | None = None
+        """The job that ended here last: what a thread of it still says is its own."""
+        self.last_sign = 0
+        """When the worker last ended a job, or was given one while it had none (monotonic nanoseconds)."""
+        self.is_open = True
+        """False once it gets no more jobs."""
+        self.is_silent = False
+        """The worker is idle and has not come for a job."""
+        self.lowest_priority = HIGHEST
+        """No job here is less urgent."""
+        self.reserved_for: ClaimedJob | None = None
+        """A job that must run alone, and starts once nothing else is here."""
+        self._slots = slots
+        self._left = max_jobs
+        self._work = 0.0
+        """Microseconds of expected work, of the jobs whose duration is known."""
+        self._slow = 0
+        """Jobs whose duration is not known, or long."""
+        self._is_alone = False
+
+    @property
+    def is_empty(self) -> bool:
+        """True when nothing is here."""
+        return not self.assignments
+
+    @property
+    def is_worn_out(self) -> bool:
+        """True once the worker has been given as many jobs as it may run."""
+        return self._left is not None and self._left <= 0
+
+    @property
+    def delay(self) -> float:
+        """How long a job put here now would wait, in microseconds; to compare lanes by."""
+        if len(self.assignments) < self._slots:
+            return 0.0
+        return self._work / max(self._slots - self._slow, 1)
+
+    def has_room(self, *, alone: bool = False) -> bool:
+        """Say whether one more job may come: it would start at once, or after no more than the budget."""
+        is_taken = self._is_alone or self.reserved_for is not None
+        if not self.is_open or self.is_silent or self.is_worn_out or is_taken:
+            return False
+        count = len(self.assignments)
+        if alone or count < self._slots:
+            return count == 0 or not alone
+        quick = self._slots - self._slow
+        return quick > 0 and self._work < BUDGET * quick and count < self._slots + MOST_WAITING
+
+    def room(self, mean: float | None) -> int:
+        """Return how many jobs may come if they take *mean* microseconds each."""
+        if not self.has_room():
+            return 0
+        count = len(self.assignments)
+        free = max(self._slots - count, 0)
+        quick = self._slots - self._slow - free
+        waiting = 0
+        if mean is not None and mean < BUDGET and quick + free > 0:
+            more = int((BUDGET * (quick + free) - self._work) / max(mean, 1.0))
+            waiting = max(min(more, self._slots + MOST_WAITING - count) - free, 0)
+        room = free + waiting
+        return room if self._left is None else min(room, self._left)
+
+    def add(self, assignment: Assignment, *, alone: bool = False) -> None:
+        """Count a job in."""
+        if self.is_empty:
+            self.last_sign = assignment.sent
+        self.assignments[assignment.job.number] = assignment
+        self._is_alone |= alone
+        self.lowest_priority = min(self.lowest_priority, assignment.job.priority)
+        if self._left is not None:
+            self._left -= 1
+        if assignment.expected is None:
+            self._slow += 1
+        else:
+            self._work += assignment.expected
+
+    def remove(self, number: int) -> Assignment | None:
+        """Count a job out, because it has ended or been taken back; None when it is not here."""
+        assignment = self.assignments.pop(number, None)
+        if assignment is None:
+            return None
+        if assignment.expected is None:
+            self._slow -= 1
+        else:
+            self._work -= assignment.expected
+        if self.is_empty:
+            self._work, self._is_alone = 0.0, False  # and no rounding adds up
+            self.lowest_priority = HIGHEST
+        return assignment
+
+    def bring_back(self, numbers: list[int]) -> list[Assignment]:
+        """Count out jobs that were taken back unstarted, and return them, in their order."""
+        taken = [assignment for number in numbers if (assignment := self.remove(number)) is not None]
+        if taken:
+            self.lowest_priority = min((each.job.priority for each in self.assignments.values()), default=HIGHEST)
+        if self._left is not None:
+            self._left += len(taken)
+        return taken
+
+    def mark_slow(self, assignment: Assignment) -> None:
+        """Expect nothing of a job that takes longer than expected: nothing is to wait behind it."""
+        if assignment.expected is not None:
+            self._work -= assignment.expected
+            self._slow += 1
+            assignment.expected = None

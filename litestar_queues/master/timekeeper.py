@@ -1,0 +1,124 @@
+"""Look at each lane when its time has come: who is late, and who waits behind one that does not move.
+
+What is judged is what the cells show, for that is when a job really started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from litestar_queues.cell import Phase, Reason, Shown
+from litestar_queues.clock import Clock
+from litestar_queues.master import strays
+from litestar_queues.master.assignments import Assignment
+from litestar_queues.master.deadlines import Deadlines
+from litestar_queues.master.lanes import Lane
+
+DAWDLE = 50 * 1_000_000
+"""Nanoseconds without a move after which what waits in a lane is taken back: two and a half budgets."""
+TAKE_WITHIN = 5 * 1_000_000_000
+"""Nanoseconds in which an idle worker must have begun a job it was sent; one that has not is killed,
+and the job is not charged."""
+
+
+class Timekeeper:
+    """Owns the one timer of a master's lanes."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        stop: Callable[[Assignment, Reason], None],
+        take_back: Callable[[Lane, bool], None],
+    ) -> None:
+        self._clock = clock
+        self._stop = stop
+        self._take_back = take_back
+        """Takes back what waits in a lane; true leaves one job there, to see whether the worker comes for it."""
+        self._loop = asyncio.get_running_loop()
+        self._deadlines: Deadlines[Lane] = Deadlines()
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed_for = 0
+
+    def watch(self, lane: Lane, assignment: Assignment) -> None:
+        """Look at *lane* in time for a job that has just been sent to it."""
+        # It cannot be late before its timeout has passed since it was sent, whenever it will have started.
+        timeout = assignment.job.timeout
+        due = assignment.sent + DAWDLE
+        self._bring_forward(lane, due if timeout is None else min(due, assignment.sent + timeout * 1_000))
+
+    def forget(self, lane: Lane) -> None:
+        """Look at *lane* no more."""
+        self._deadlines.drop(lane)
+
+    def _bring_forward(self, lane: Lane, due: int) -> None:
+        if self._deadlines.bring_forward(lane, due) and (self._timer is None or due < self._armed_for):
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self._deadlines.next()
+        if due is not None:
+            self._armed_for = due
+            self._timer = self._loop.call_later(max(due - self._clock.monotonic(), 0) / 1e9, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        for lane in self._deadlines.take_late(self._clock.monotonic()):
+            due = self._judge(lane)
+            if due is not None:
+                self._deadlines.bring_forward(lane, due)
+        self._arm()
+
+    def _judge(self, lane: Lane) -> int | None:
+        """Do what is due in *lane*, and return when to look again."""
+        now = self._clock.monotonic()
+        running, waiting = _sorted_by_cell(lane)
+        dues: list[int] = []
+        for assignment, shown in running:
+            timeout = assignment.job.timeout
+            if timeout is None or assignment.stop is not None:
+                continue
+            due = shown.started + timeout * 1_000
+            if due <= now:
+                self._stop(assignment, Reason.TIMEOUT)
+            else:
+                dues.append(due)
+        if waiting:
+            moved = max(lane.last_sign, waiting[0].sent, *(shown.started for _, shown in running))
+            dues.append(self._judge_waiting(lane, running, moved, now))
+        return min(dues, default=None)
+
+    def _judge_waiting(self, lane: Lane, running: list[tuple[Assignment, Shown]], moved: int, now: int) -> int:
+        if now - moved < DAWDLE:
+            return moved + DAWDLE
+        if running:
+            for assignment, _ in running:
+                lane.mark_slow(assignment)
+            self._take_back(lane, False)
+            return now + DAWDLE
+        worker = lane.worker
+        if now - moved >= TAKE_WITHIN or strays.state_of(worker.pid) == "T":
+            worker.kill()
+            return now + TAKE_WITHIN
+        if not lane.is_silent:
+            lane.is_silent = True
+            self._take_back(lane, True)
+        return now + DAWDLE
+
+
+def _sorted_by_cell(lane: Lane) -> tuple[list[tuple[Assignment, Shown]], list[Assignment]]:
+    """Return the jobs of *lane* that run, with what their cells show, and those that have not begun."""
+    cells = [cell.read() for cell in lane.worker.cells]
+    shown = {(each.number, each.fence): each for each in cells if each.phase != Phase.IDLE}
+    running: list[tuple[Assignment, Shown]] = []
+    waiting: list[Assignment] = []
+    for assignment in lane.assignments.values():
+        cell = shown.get((assignment.job.number, assignment.job.fence))
+        if cell is None:
+            waiting.append(assignment)
+        elif cell.phase == Phase.RUNNING:
+            running.append((assignment, cell))
+    return running, waiting
