@@ -9,10 +9,15 @@ this one was killed.
 
 Each side writes its own fields: the worker the job, the master the request to stop it.
 
-Layout, 64 bytes a cell, little-endian::
+A job that waited at the worker may have run to its end, and the next one begun, before the master
+could read a report of it; if the master dies then, the cell alone would tell the next one that the
+first was never started. So a cell also keeps its most recent starts, in a ring.
+
+Layout of a cell, little-endian::
 
     0 number   8 fence   16 started (monotonic ns)   24 started (wall µs)   32 cpu at start (µs)
     40 phase (u32)   44 reason (u32)   48 number to stop   56 fence to stop
+    64 … ring of (number, fence, started (wall µs))
 """
 
 from __future__ import annotations
@@ -25,7 +30,11 @@ from typing import Self
 
 from msgspec import Struct
 
-SIZE = 64
+RECENT = 512
+"""Starts that a cell keeps: more than can be at a worker (``pace.MOST_WAITING``) and on the way to the store."""
+_START = struct.Struct("<QQQ")
+_RING = 64
+SIZE = _RING + RECENT * _START.size
 _JOB = struct.Struct("<QQQQQ")
 _STOP = struct.Struct("<QQ")
 _WORD = struct.Struct("<I")
@@ -84,9 +93,13 @@ class Cell:
     def __init__(self, memory: mmap.mmap, slot: int) -> None:
         self._memory = memory
         self._at = slot * SIZE
+        self._starts = 0
 
     def begin(self, number: int, fence: int, *, started: int, started_at: int, cpu: int) -> None:
         """Write down, before it is run, that this job is run. The phase is last: it makes the rest true."""
+        at = self._at + _RING + self._starts % RECENT * _START.size
+        _START.pack_into(self._memory, at, number, fence, started_at)
+        self._starts += 1
         _JOB.pack_into(self._memory, self._at, number, fence, started, started_at, cpu)
         _WORD.pack_into(self._memory, self._at + _PHASE, Phase.RUNNING)
 
@@ -111,8 +124,8 @@ class Cell:
         return Reason(reason) if target == (number, fence) else Reason.NONE
 
     def clear(self) -> None:
-        """Make it as new, for another process to use."""
-        self._memory[self._at : self._at + SIZE] = bytes(SIZE)
+        """Make it as new, for another process to use. The recent starts stay: their ends may not be stored yet."""
+        self._memory[self._at : self._at + _RING] = bytes(_RING)
 
 
 class CellFile:
@@ -133,15 +146,22 @@ class CellFile:
         return cls(descriptor)
 
     @classmethod
-    def read(cls, path: str) -> list[Shown]:
-        """Return what the cells of a master that is gone show; nothing when the file is not there."""
+    def starts(cls, path: str) -> dict[tuple[int, int], int]:
+        """Return what the workers of a master that is gone have begun of late: wall time by number and fence.
+
+        Empty when the file is not there.
+        """
         try:
             with open(path, "rb") as file:
                 content = file.read()
         except FileNotFoundError:
-            return []
-        starts = range(0, len(content) - SIZE + 1, SIZE)
-        return [_shown(content, at) for at in starts]
+            return {}
+        found: dict[tuple[int, int], int] = {}
+        for cell in range(0, len(content) - SIZE + 1, SIZE):
+            for number, fence, started_at in _START.iter_unpack(content[cell + _RING : cell + SIZE]):
+                if number:
+                    found[number, fence] = started_at
+        return found
 
     def cell(self, slot: int) -> Cell:
         """Return the cell of *slot*, counted from 0."""

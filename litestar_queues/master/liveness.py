@@ -15,7 +15,7 @@ from typing import Self
 import msgspec
 from msgspec import Struct
 
-from litestar_queues.cell import CellFile, Shown
+from litestar_queues.cell import CellFile
 from litestar_queues.lifecycle import Lost, Outcome, Raised, Returned
 from litestar_queues.master import strays
 from litestar_queues.models import ClaimedJob, ErrorReport, Node, Receipt
@@ -96,15 +96,14 @@ def forget(store_folder: str, node: str) -> None:
         (_run_folder(store_folder) / f"{node}.{ending}").unlink(missing_ok=True)
 
 
-def cells_of(store_folder: str, nodes: list[str]) -> dict[tuple[int, int], Shown]:
-    """Return what the cells of dead nodes show, by number and fence."""
+def starts_of(store_folder: str, nodes: list[str]) -> dict[tuple[int, int], int]:
+    """Return what dead nodes have begun of late: wall time by number and fence."""
     folder = _run_folder(store_folder)
-    shown = [cell for node in nodes for cell in CellFile.read(str(folder / f"{node}.cells"))]
-    return {(cell.number, cell.fence): cell for cell in shown if cell.has_started(cell.number, cell.fence)}
+    return {claim: at for node in nodes for claim, at in CellFile.starts(str(folder / f"{node}.cells")).items()}
 
 
 def outcome_of_adopted(
-    job: ClaimedJob, shown: Shown | None, backends: tuple[str, ...], *, now: int
+    job: ClaimedJob, started_at: int | None, backends: tuple[str, ...], *, now: int
 ) -> tuple[Outcome, Receipt | None]:
     """Return what became of a dead node's job: lost if its function was started, else merely returned.
 
@@ -113,9 +112,9 @@ def outcome_of_adopted(
     if job.backend not in backends:
         message = f"the process that ran it at once (backend {job.backend!r}) died; enqueue it again"
         return Raised(ErrorReport("CallerLost", message), retryable=False), Receipt(job.created_at, now)
-    if shown is None:
+    if started_at is None:
         return Returned("its master died before the job was started"), None
-    return Lost(), Receipt(shown.started_at, max(now, shown.started_at))
+    return Lost(), Receipt(started_at, max(now, started_at))
 
 
 def dead_nodes(store_folder: str, nodes: list[Node], own: str) -> tuple[list[str], list[str]]:

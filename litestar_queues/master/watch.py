@@ -96,11 +96,11 @@ class Watch:
         folder = self._store.folder
         dead, living = await asyncio.to_thread(liveness.dead_nodes, folder, nodes, self._node)
         jobs = await self._store.adopt(self._node, dead, living=[*living, self._node])
-        shown = liveness.cells_of(folder, dead)
+        starts = liveness.starts_of(folder, dead)
         for job in jobs:
-            # Adopting raised the fence by one; the cell shows the claim before.
-            cell = shown.get((job.number, job.fence - 1))
-            outcome, receipt = liveness.outcome_of_adopted(job, cell, self._backends, now=self._clock.now())
+            # Adopting raised the fence by one; the cells show the claim before.
+            started_at = starts.get((job.number, job.fence - 1))
+            outcome, receipt = liveness.outcome_of_adopted(job, started_at, self._backends, now=self._clock.now())
             self._master.settle_adopted(job, outcome, receipt)
         for node in dead:
             liveness.forget(folder, node)

@@ -249,11 +249,11 @@ async def test_the_applications_own_settings_decide_what_the_command_line_leaves
     assert (await long.refresh()).status == "pending"
 
 
-async def test_workers_and_spare_killed_together_lose_no_job_and_do_not_stop_the_master(
+async def test_workers_killed_together_lose_no_job_and_do_not_stop_the_master(
     service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path
 ) -> None:
     master = start_master("--concurrency", "2").until_serving()
-    wait_until(lambda: len(master.workers()) == 3, "two workers and the spare are there")
+    wait_until(lambda: len(master.workers()) == 2, "two workers are there")
     flag = tmp_path / "go"
     results = [await service.enqueue(zoo.until_told, name, str(flag)) for name in ("one", "two")]
     wait_until(lambda: started(logbook_file, "one") and started(logbook_file, "two"), "both have started")

@@ -55,6 +55,14 @@ class RunningMaster:
         """Return the pids of the worker processes that live."""
         return [pid for pid in self.descendants() if _command(pid).startswith(b"lq: worker")]
 
+    def zygotes(self) -> list[int]:
+        """Return the pids of the zygotes that live."""
+        return [pid for pid in self.descendants() if _command(pid).startswith(b"lq: zygote")]
+
+    def strays(self) -> list[int]:
+        """Return every process of this master that is neither zygote nor worker."""
+        return sorted(set(self.descendants()) - set(self.workers()) - set(self.zygotes()))
+
     def descendants(self) -> list[int]:
         """Return every process that carries this master's mark in its environment, but the master."""
         return [pid for pid in marked(self.mark) if pid != self.pid]
