@@ -6,6 +6,7 @@ pass through ``printable`` before they reach the terminal.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from datetime import datetime
@@ -24,6 +25,12 @@ DONE_LINES_A_SECOND = 20
 """Completed jobs shown one by one; a busy worker's others are counted in one line."""
 
 _COLOURS = {"✓": "green", "✗": "red", "↻": "yellow", "⊘": "magenta", "!": "yellow"}
+_WHY = {
+    "timeout": "its time is up",
+    "cancel": "cancel was asked",
+    "drain": "the master stops",
+    "memory": "it uses too much memory",
+}
 _ASCII = {"✓": "*", "✗": "x", "↻": "~", "⊘": "-", "·": ".", "!": "!"}
 
 
@@ -57,10 +64,19 @@ class Printer:
             case n.WorkerEnded():
                 self._worker_ended(notice)
             case n.JobStopping():
-                why = {"timeout": "its time is up", "cancel": "cancel was asked", "drain": "the master stops"}
-                self._line("!", "stopping", f"#{notice.number} {notice.task} on {notice.worker}: {why[notice.reason]}")
+                self._line("!", "stopping", f"#{notice.number} {notice.task} on {notice.worker}: {_WHY[notice.reason]}")
             case n.BootProblem() if self._has_started:  # before that it ends the program, which says why
-                self._line("✗", "boot", f"{notice.reason}; next try in {notice.next_try:g} s")
+                again = "" if notice.next_try is None else f"; next try in {notice.next_try:g} s"
+                self._line("✗", "boot", f"{notice.reason}{again}")
+            case n.PoolProblem():
+                state = "is broken" if notice.broken else "cannot start a worker"
+                self._line("✗", "pool", f"{notice.pool} {state}: {notice.reason}; next try in {notice.next_try:g} s")
+            case n.Reloaded():
+                names = len(notice.catalogue.tasks)
+                self._line("✓", "reload", f"new code, {names} tasks; each worker is replaced when its job has ended")
+            case n.ThreadsLost():
+                names_of = ", ".join(notice.names)
+                self._line("!", "threads", f"the import started {names_of}; workers are forked and do not have them")
             case n.StraysKilled():
                 self._line("!", "strays", f"{len(notice.pids)} processes left behind at {notice.worker} were killed")
             case n.JobsAdopted():
@@ -90,6 +106,7 @@ class Printer:
         shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
         self._field("tasks", f"{len(names)} registered" + (f": {shown}" if names else "; nothing can run"))
         self._field("stop", "Ctrl-C once: finish running jobs · twice: hand them back now")
+        self._field("reload", f"kill -USR1 {os.getpid()}: import the application anew")
 
     def _settled(self, notice: n.JobSettled) -> None:
         job, change = notice.job, notice.settlement
@@ -173,7 +190,8 @@ def hide_password(url: str) -> str:
 
 def _pool(pool: PoolEntry) -> str:
     served = ", ".join(pool.queues) if pool.queues is not None else "every other queue"
-    return f"{pool.name} ×{pool.processes}  serves {served}"
+    slots = f" × {pool.slots} slots" if pool.slots > 1 else ""
+    return f"{pool.name} ×{pool.processes}{slots}  serves {served}"
 
 
 def _took(receipt: object) -> str:

@@ -77,12 +77,15 @@ def worker(
 def _serve(options: MasterOptions, printer: Printer) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            handed_back = runner.run(Master(options, printer).run())
+            farewell = runner.run(Master(options, printer).run())
         except BootError as error:
             if error.report is not None and error.report.traceback:
                 click.echo(printable(error.report.traceback.rstrip(), lines=True), err=True)
             raise
-    return exits.HANDED_BACK if handed_back else exits.OK
+    if farewell.problems:
+        msg = f"no worker could be started; {'; '.join(farewell.problems)}"
+        raise QueueConfigurationError(msg)
+    return exits.HANDED_BACK if farewell.handed_back else exits.OK
 
 
 def _find_app(given: str | None, imports: tuple[str, ...]) -> str | None:

@@ -31,6 +31,7 @@ from litestar_queues.lifecycle import (
     TimedOut,
     Unknown,
 )
+from litestar_queues.master import strays
 from litestar_queues.master.process import WorkerProcess
 from litestar_queues.master.stacks import place_in
 from litestar_queues.models import ClaimedJob, ErrorReport, Receipt
@@ -91,6 +92,13 @@ class Assignment:
         """Return the cell that shows this claim."""
         number, fence = self.job.number, self.job.fence
         return next((cell for cell in self.worker.cells if cell.read().has_started(number, fence)), None)
+
+    def sample_memory(self) -> int:
+        """Return the resident memory of the worker in bytes, and keep the highest; 0 when it is gone."""
+        memory = strays.memory_of(self.worker.pid) or 0
+        if memory:
+            self.rss = max(self.rss or 0, memory)
+        return memory
 
     def has_room_for(self, line: str) -> bool:
         """Count a line of raw output; false, counted as dropped, once the run has had its share."""

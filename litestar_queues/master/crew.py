@@ -78,10 +78,12 @@ class Crew:
         """True once no more jobs are claimed."""
         return self._is_closed or (bool(self._pools) and self._dispatch.is_draining)
 
-    @property
-    def is_broken(self) -> bool:
-        """True when no pool can start workers."""
-        return bool(self._pools) and all(self.problem_of(pool) for pool in self._pools)
+    def problems(self) -> tuple[str, ...]:
+        """Return why each pool cannot start workers; empty when one of them can."""
+        found = [(pool.entry.name, self.problem_of(pool)) for pool in self._pools]
+        if not all(problem for _, problem in found):
+            return ()
+        return tuple(f"pool {name}: {problem}" for name, problem in found)
 
     @property
     def processes(self) -> list[WorkerProcess]:
@@ -109,6 +111,13 @@ class Crew:
         """Claim no more, and give back what has not begun."""
         if self._pools:
             self._dispatch.drain()
+
+    def retire_all(self) -> None:
+        """Let the workers end by themselves, those that run nothing at once; start no more."""
+        self._is_closed = True
+        for place in list(self._places.values()):
+            if place.lane is not None:
+                self._retire_soon(place.lane)
 
     def close(self) -> None:
         """Start no more workers."""

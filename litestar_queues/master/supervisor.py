@@ -37,6 +37,8 @@ from litestar_queues.store.opening import open_store
 _PR_SET_CHILD_SUBREAPER = 36
 _CALM = 0.02
 """Seconds between looks whether a drain is over."""
+_RETIRE_WITHIN = 1.0
+"""Seconds that idle workers get to end by themselves."""
 _END_WITHIN = 2.0
 """Seconds that the zygotes get to end their workers and themselves before they are killed."""
 _HURRY = 5.0
@@ -67,6 +69,15 @@ class BootError(QueueConfigurationError):
         super().__init__(message)
 
 
+class Farewell(Struct, frozen=True):
+    """How a master ended that was told to stop."""
+
+    handed_back: int
+    """Jobs that were running and are pending again."""
+    problems: tuple[str, ...] = ()
+    """Why no pool could start workers at the end; empty when one could."""
+
+
 class Master:
     """One run of ``lq worker``."""
 
@@ -81,13 +92,14 @@ class Master:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._handed_back = 0
+        self._problems: tuple[str, ...] = ()
         self._pools: tuple[Pool, ...] = ()
         self._catalogue = Catalogue()
         self._boot_problem: BootProblem | None = None
         self._booted = asyncio.Event()
 
-    async def run(self) -> int:
-        """Serve until a signal has stopped it; return how many jobs were handed back.
+    async def run(self) -> Farewell:
+        """Serve until a signal has stopped it; return how that went.
 
         Raises ``BootError`` when the application cannot be imported, a ``StoreError`` when the store
         cannot be opened, ``QueueConfigurationError`` for pools that do not fit.
@@ -105,7 +117,7 @@ class Master:
         except BaseExceptionGroup as group:
             _raise_unless_over(group)
         self._tell(Stopped(self._handed_back))
-        return self._handed_back
+        return Farewell(self._handed_back, self._problems)
 
     async def _serve(self) -> None:
         self._crew.nursery.start()
@@ -184,6 +196,8 @@ class Master:
             await asyncio.sleep(_CALM)
 
     async def _leave(self, store: Store, files: liveness.NodeFiles) -> None:
+        self._problems = self._crew.problems()
+        await self._retire_workers()
         await self._end_all()
         await store.retire(self._node)
         files.remove()
@@ -262,6 +276,16 @@ class Master:
         if self._stopping.is_set():
             self._hurry.set()
         self._stopping.set()
+
+    async def _retire_workers(self) -> None:
+        """Let idle workers end by themselves, so that what they do at their exit is done."""
+        self._crew.retire_all()
+        try:
+            async with asyncio.timeout(_RETIRE_WITHIN):
+                while self._crew.processes and not self._hurry.is_set():
+                    await asyncio.sleep(_CALM)
+        except TimeoutError:
+            return
 
     async def _end_all(self) -> None:
         """End every zygote, which ends its workers first, and wait until all are gone."""

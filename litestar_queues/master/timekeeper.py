@@ -17,6 +17,8 @@ from litestar_queues.master.lanes import Lane
 
 DAWDLE = 50 * 1_000_000
 """Nanoseconds without a move after which what waits in a lane is taken back: two and a half budgets."""
+MEMORY_LOOK = 50 * 1_000_000
+"""Nanoseconds between looks at the memory of a job that has a limit; one look costs 24 µs."""
 TAKE_WITHIN = 5 * 1_000_000_000
 """Nanoseconds in which an idle worker must have begun a job it was sent; one that has not is killed,
 and the job is not charged."""
@@ -78,18 +80,29 @@ class Timekeeper:
         running, waiting = _sorted_by_cell(lane)
         dues: list[int] = []
         for assignment, shown in running:
-            timeout = assignment.job.timeout
-            if timeout is None or assignment.stop is not None:
-                continue
-            due = shown.started + timeout * 1_000
-            if due <= now:
-                self._stop(assignment, Reason.TIMEOUT)
-            else:
-                dues.append(due)
+            if assignment.stop is None:
+                dues += self._judge_running(assignment, shown, now)
         if waiting:
             moved = max(lane.last_sign, waiting[0].sent, *(shown.started for _, shown in running))
             dues.append(self._judge_waiting(lane, running, moved, now))
         return min(dues, default=None)
+
+    def _judge_running(self, assignment: Assignment, shown: Shown, now: int) -> list[int]:
+        """Stop a run that is over a limit, or return when to look again."""
+        job = assignment.job
+        dues: list[int] = []
+        if job.max_rss is not None:
+            if assignment.sample_memory() > job.max_rss:
+                self._stop(assignment, Reason.MEMORY)
+                return []
+            dues.append(now + MEMORY_LOOK)
+        if job.timeout is not None:
+            due = shown.started + job.timeout * 1_000
+            if due <= now:
+                self._stop(assignment, Reason.TIMEOUT)
+                return []
+            dues.append(due)
+        return dues
 
     def _judge_waiting(self, lane: Lane, running: list[tuple[Assignment, Shown]], moved: int, now: int) -> int:
         if now - moved < DAWDLE:

@@ -10,7 +10,7 @@ from litestar_queues.cell import Reason
 from litestar_queues.clock import SECOND, Clock
 from litestar_queues.exceptions import StoreError
 from litestar_queues.lifecycle import Outcome
-from litestar_queues.master import liveness, strays
+from litestar_queues.master import liveness
 from litestar_queues.master.assignments import Assignment
 from litestar_queues.master.notices import JobsAdopted, StoreProblem, Subscriber
 from litestar_queues.models import ClaimedJob, Node, Receipt
@@ -150,9 +150,8 @@ class Watch:
 
     def _sample(self) -> None:
         for assignment in self._master.running():
-            memory = strays.memory_of(assignment.worker.pid)
-            if memory is not None:
-                assignment.rss = max(assignment.rss or 0, memory)
+            if assignment.shown() is not None:
+                assignment.sample_memory()
 
 
 def _same(row: Node, last: Node) -> bool:
