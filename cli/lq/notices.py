@@ -110,11 +110,12 @@ class Printer:
 
     def _settled(self, notice: n.JobSettled) -> None:
         job, change = notice.job, notice.settlement
+        if change.status == Status.COMPLETED:
+            self._completed(notice)
+            return
         head = f"#{job.number} {job.task}"
         error = f"  {change.error}" if change.error else ""
         match change.status:
-            case Status.COMPLETED:
-                self._completed(head, _took(change.receipt))
             case Status.FAILED:
                 self._line("✗", "failed", f"{head}  attempt {change.attempts}{error}  (lq inspect {job.number})")
             case Status.CANCELLED:
@@ -125,7 +126,7 @@ class Printer:
             case _:
                 self._line("↻", "again", f"{head}  {notice.outcome}{error}")
 
-    def _completed(self, head: str, took: str) -> None:
+    def _completed(self, notice: n.JobSettled) -> None:
         second = int(time.monotonic())
         if second != self._second:
             hidden, self._hidden = self._hidden, 0
@@ -134,7 +135,7 @@ class Printer:
                 self._line("✓", "done", f"and {hidden:,} more")
         self._shown += 1
         if self._shown <= DONE_LINES_A_SECOND:
-            self._line("✓", "done", f"{head}  {took}")
+            self._line("✓", "done", f"#{notice.job.number} {notice.job.task}  {_took(notice.settlement.receipt)}")
         else:
             self._hidden += 1
 

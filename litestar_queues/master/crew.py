@@ -269,7 +269,7 @@ class Crew:
         The cells are read now: the worker that takes this place writes them anew.
         """
         self._dispatch.take_back(lane)
-        left = [each for each in lane.assignments.values() if not each.ended.is_set()]
+        left = [each for each in lane.assignments.values() if not each.has_ended]
         shown = {each: cell for each in left if (cell := each.shown()) is not None}
         running = list(shown)
         now = self._clock.now()
@@ -289,7 +289,7 @@ class Crew:
     async def _conclude_dead(self, lane: Lane, ends: list[tuple[Assignment, Outcome, Receipt | None]]) -> None:
         """Settle the runs of a dead worker, once nothing of it is left."""
         for assignment, _, _ in ends:
-            assignment.ended.set()
+            assignment.mark_ended()
         if not lane.worker.is_released:
             await self._sweep(lane.worker)
         for assignment, outcome, receipt in ends:
@@ -305,7 +305,7 @@ class Crew:
 
     def request_stop(self, assignment: Assignment, reason: Reason) -> None:
         """Make a run stop; a job that has not begun is taken back instead."""
-        if assignment.stop is not None or assignment.ended.is_set():
+        if assignment.stop is not None or assignment.has_ended:
             return
         if assignment.shown() is None and self._dispatch.withdraw(assignment):
             outcome = Cancelled() if reason == Reason.CANCEL else Returned("it was stopped before it began")
@@ -361,7 +361,7 @@ class Crew:
             text = f"{assignment.dropped} more were dropped: the job said more than is kept"
             job = assignment.job
             self._say(assignment, wire.Log(job.number, job.fence, self._clock.now(), "warning", text, None))
-        assignment.ended.set()
+        assignment.mark_ended()
         self._rounds.end(assignment.job, outcome, receipt)
 
     def _only_one(self, lane: Lane | None) -> Assignment | None:

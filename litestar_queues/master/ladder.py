@@ -29,7 +29,7 @@ def begin(assignment: Assignment, reason: Reason, tell: Subscriber) -> Stop | No
 
     Returns None for a run that has ended, or is being stopped already: the first reason stays.
     """
-    if assignment.stop is not None or assignment.ended.is_set():
+    if assignment.stop is not None or assignment.has_ended:
         return None
     job = assignment.job
     assignment.stop = Stop(reason)
@@ -44,7 +44,7 @@ async def enforce(assignment: Assignment, stop: Stop) -> None:
     grace = 0 if stop.reason == Reason.MEMORY else job.kill_grace
     kill_at = loop.time() + grace / SECOND
     stop.stack = await _look(worker)
-    if assignment.ended.is_set():
+    if assignment.has_ended:
         return
     cell = assignment.cell()
     if cell is not None:
@@ -52,7 +52,7 @@ async def enforce(assignment: Assignment, stop: Stop) -> None:
         worker.signal(signal.SIGUSR2)
     try:
         async with asyncio.timeout_at(kill_at):
-            await assignment.ended.wait()
+            await assignment.until_ended()
     except TimeoutError:
         worker.kill()
 

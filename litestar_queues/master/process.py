@@ -139,7 +139,7 @@ class WorkerProcess:
     def send(self, run: wire.Run) -> bool:
         """Put a job into its queue; false when that is full. A dead worker takes it: its death brings it back."""
         try:
-            wire.send(self._jobs, run, flags=socket.MSG_DONTWAIT)
+            wire.send(self._jobs, run, flags=wire.DONT_WAIT)
         except BlockingIOError:
             return False
         return True
@@ -149,7 +149,7 @@ class WorkerProcess:
         taken: list[int] = []
         while self._far_jobs.fileno() >= 0:
             try:
-                taken.append(wire.receive_run(self._far_jobs, socket.MSG_DONTWAIT).number)
+                taken.append(wire.receive_run(self._far_jobs, wire.DONT_WAIT).number)
             except (BlockingIOError, wire.ChannelClosed):
                 break
         return taken

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 
@@ -68,7 +67,7 @@ class SlotServer:
     def _take(self) -> None:
         try:
             while self._free:
-                self._start(wire.receive_run(self._worker.jobs, socket.MSG_DONTWAIT))
+                self._start(wire.receive_run(self._worker.jobs, wire.DONT_WAIT))
         except BlockingIOError:
             pass  # no more wait, or the master has taken them back
         except wire.ChannelClosed:
