@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from litestar_queues.exceptions import QueueConfigurationError
+from litestar_queues.sizes import to_bytes
 
 URL_VARIABLE = "LITESTAR_QUEUES_URL"
 APP_VARIABLE = "LITESTAR_APP"
@@ -28,6 +29,8 @@ _NAMED_BACKENDS = {
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,99}")
 """Queue, pool and task names: printable ASCII that needs no quoting in a shell or a URL path."""
 
+_MOST_SLOTS = 1000
+
 BackendKind = Literal["local", "immediate"]
 
 
@@ -36,16 +39,26 @@ class PoolConfig:
     """Worker processes that serve some queues.
 
     ``queues`` None serves every queue that no other pool names. ``processes`` is how many
-    worker processes the pool keeps alive.
+    worker processes the pool keeps alive, ``slots`` how many jobs each of them runs at a time:
+    coroutines on one event loop, synchronous tasks in threads.
+
+    A process is replaced, between jobs, after ``max_jobs`` jobs, and when its resident memory is
+    above ``max_rss`` (bytes, or a text like ``"512MiB"``) at the end of one. ``nice`` (-20 to 19)
+    is added to the niceness of its processes.
     """
 
     name: str
     queues: tuple[str, ...] | None = None
     processes: int = 1
+    slots: int = 1
+    max_jobs: int | None = None
+    max_rss: int | str | None = None
+    nice: int = 0
 
     def __post_init__(self) -> None:
         check_name("PoolConfig.name", self.name)
         _at_least("PoolConfig.processes", self.processes, 1)
+        _check_limits("PoolConfig", self)
         if self.queues is not None:
             if not self.queues:
                 _refuse("PoolConfig.queues", self.queues, "name at least one queue, or leave it out to serve the rest")
@@ -59,15 +72,21 @@ class WorkerConfig:
     """How ``lq worker`` serves when its command line does not say.
 
     ``max_concurrency`` is the number of processes of the default pool (None: one per CPU);
-    ``queues`` limits that pool to these queues; ``drain_timeout`` is how many seconds running
+    ``queues`` limits that pool to these queues; ``slots``, ``max_jobs``, ``max_rss`` and ``nice``
+    are those of ``PoolConfig``, for that pool; ``drain_timeout`` is how many seconds running
     jobs get to finish after SIGTERM.
     """
 
     max_concurrency: int | None = None
     queues: tuple[str, ...] | None = None
     drain_timeout: float = 30.0
+    slots: int = 1
+    max_jobs: int | None = None
+    max_rss: int | str | None = None
+    nice: int = 0
 
     def __post_init__(self) -> None:
+        _check_limits("WorkerConfig", self)
         if self.max_concurrency is not None:
             _at_least("WorkerConfig.max_concurrency", self.max_concurrency, 1)
         if self.drain_timeout < 0:
@@ -185,6 +204,22 @@ def check_name(what: str, name: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         _refuse(what, name, "use letters, digits and _ . : / - (at most 100 characters)")
     return name
+
+
+def _check_limits(what: str, limits: PoolConfig | WorkerConfig) -> None:
+    """Check what a pool and the default pool have in common; ``max_rss`` becomes bytes."""
+    _at_least(f"{what}.slots", limits.slots, 1)
+    if limits.slots > _MOST_SLOTS:
+        _refuse(f"{what}.slots", limits.slots, f"give {_MOST_SLOTS} or less, and more processes")
+    if limits.max_jobs is not None:
+        _at_least(f"{what}.max_jobs", limits.max_jobs, 1)
+    if not isinstance(limits.nice, int) or isinstance(limits.nice, bool) or not -20 <= limits.nice <= 19:
+        _refuse(f"{what}.nice", limits.nice, "give a whole number from -20 to 19")
+    if limits.max_rss is not None:
+        try:
+            object.__setattr__(limits, "max_rss", to_bytes(limits.max_rss))
+        except ValueError as error:
+            _refuse(f"{what}.max_rss", limits.max_rss, str(error))
 
 
 def _check_backend(given: str) -> None:

@@ -25,7 +25,8 @@ from litestar_queues.config import QueueConfig
 from litestar_queues.enqueuer import Enqueuer, current_enqueuer
 from litestar_queues.events.stored import to_stored
 from litestar_queues.lifecycle import Cancelled, Outcome, Raised, Settlement, Snoozed, Succeeded, TimedOut, settle
-from litestar_queues.models import TERMINAL, Added, ClaimedJob, ErrorReport, NewJob, Node, Receipt, StoredEvent
+from litestar_queues.models import TERMINAL, Added, ClaimedJob, ErrorReport, NewJob, Receipt, StoredEvent
+from litestar_queues.nodes import Node
 from litestar_queues.running import Execution
 from litestar_queues.store.base import Store, Verdict, Want
 

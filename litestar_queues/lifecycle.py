@@ -9,7 +9,9 @@ outcome     costs                   then
 succeeded   –                       completed
 raised      one retry, with backoff scheduled; failed when no retry is left or none is allowed
 timed out   one retry, with backoff scheduled; failed when no retry is left
+over memory one retry, with backoff scheduled; failed when no retry is left
 crashed     one of 3 crashes        pending at once; the third fails the job
+suspected   nothing                 pending at once, and its next attempt runs alone
 lost        one of 5 losses         pending at once; fails after the fifth
 returned    nothing                 pending at once
 cancelled   –                       cancelled
@@ -150,7 +152,9 @@ class Unknown(Struct, frozen=True, tag="unknown"):
     error: ErrorReport
 
 
-Outcome = Succeeded | Raised | TimedOut | OverMemory | Crashed | Suspected | Lost | Returned | Cancelled | Snoozed | Unknown
+Outcome = (
+    Succeeded | Raised | TimedOut | OverMemory | Crashed | Suspected | Lost | Returned | Cancelled | Snoozed | Unknown
+)
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
@@ -170,6 +174,8 @@ class Settlement(Struct, frozen=True, kw_only=True):
     result: str | None = None
     error: ErrorReport | None = None
     receipt: Receipt | None = None
+    suspect: bool = False
+    """The next attempt is to run alone."""
     attempt: Attempt | None = None
     """The row of history to add; None when nothing started, or a first attempt simply succeeded."""
 
@@ -186,17 +192,13 @@ def settle(job: ClaimedJob, outcome: Outcome, receipt: Receipt | None = None, *,
             return change.to(Status.COMPLETED, result=result)
         case Raised(error, retryable, delay):
             return change.retry(error, retryable=retryable, delay=delay)
-        case TimedOut(error):
-            return change.retry(error, retryable=True, delay=None)
-        case OverMemory(error):
+        case TimedOut(error) | OverMemory(error):
             return change.retry(error, retryable=True, delay=None)
         case Crashed(exit):
             return change.crash(exit)
-        case Suspected():
-            return change.to(Status.PENDING)
         case Lost(reason):
             return change.lose(reason)
-        case Returned():
+        case Returned() | Suspected():
             return change.to(Status.PENDING)
         case Cancelled(error):
             return change.to(Status.CANCELLED, error=error)
@@ -244,6 +246,7 @@ class _Change:
             result=result,
             error=error,
             receipt=self.receipt,
+            suspect=self._is_suspect(),
             attempt=self._history(error),
         )
 
@@ -279,6 +282,10 @@ class _Change:
             return self.to(Status.FAILED, error=error)
         return self.after(UNKNOWN_DELAY, error=error, unknown_since=since)
 
+    def _is_suspect(self) -> bool:
+        """Say whether the next attempt is to run alone: until one has, nothing is known."""
+        return isinstance(self.outcome, Suspected) or (self.job.suspect and self.receipt is None)
+
     def _history(self, error: ErrorReport | None) -> Attempt | None:
         simply_succeeded = isinstance(self.outcome, Succeeded) and self.job.attempts == 0
         if self.receipt is None or simply_succeeded:
@@ -288,10 +295,15 @@ class _Change:
             fence=self.job.fence,
             outcome=self.outcome.__struct_config__.tag,  # type: ignore[arg-type]  # our tags are strings
             receipt=self.receipt,
-            error=error,
+            error=_suspicion(self.outcome.exit) if isinstance(self.outcome, Suspected) else error,
             stack=getattr(self.outcome, "stack", None),
             exit=getattr(self.outcome, "exit", None),
         )
+
+
+def _suspicion(exit: str) -> ErrorReport:
+    message = f"the worker process {exit} while it ran several jobs; nobody is charged, and this one runs alone next"
+    return ErrorReport("WorkerCrashed", message)
 
 
 def backoff_of(job: ClaimedJob) -> RetryBackoff:

@@ -77,7 +77,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
     """1 for the first start."""
     fence: int
     outcome: str
-    """``succeeded``, ``raised``, ``timed_out``, ``crashed``, ``lost``, ``returned``, ``cancelled`` or ``snoozed``."""
+    """``succeeded``, ``raised``, ``timed_out``, ``over_memory``, ``crashed``, ``suspected``, ``lost``,
+    ``returned``, ``cancelled`` or ``snoozed``."""
     receipt: Receipt | None = None
     error: ErrorReport | None = None
     stack: str | None = None
@@ -116,6 +117,10 @@ class NewJob(Struct, frozen=True, kw_only=True):
     profile: str | None = None
     metadata: str | None = None
     """JSON object."""
+    max_rss: int | None = None
+    """Bytes of resident memory above which its worker is killed."""
+    allow_background: bool = False
+    """Processes that it leaves behind may live on."""
 
 
 class Added(Struct, frozen=True):
@@ -161,6 +166,7 @@ class ClaimedJob(Struct, frozen=True, kw_only=True):
     max_rss: int | None = None
     allow_background: bool = False
     suspect: bool = False
+    """Its worker died with several jobs running: this attempt is to run alone."""
 
 
 class QueuedTaskRecord(Struct, frozen=True, kw_only=True):
@@ -282,106 +288,6 @@ class StoredEvent(Struct, frozen=True, kw_only=True):
     """Set by the store: order among all events."""
     sequence: int = 0
     """Set by the store: the stamp of the transaction that wrote it."""
-
-
-class Parameter(Struct, frozen=True):
-    """One parameter of a task, as the catalogue tells it to those who do not import the app."""
-
-    name: str
-    kind: Literal["positional", "either", "args", "keyword", "kwargs"]
-    required: bool
-    annotation: str = ""
-    schema: dict[str, Any] = field(default_factory=dict)
-    """JSON Schema of the annotation; empty when any JSON value will do."""
-
-
-class TaskEntry(Struct, frozen=True):
-    """One task in the catalogue."""
-
-    name: str
-    parameters: tuple[Parameter, ...] = ()
-    queue: str = "default"
-    priority: int = 0
-    retries: int = 0
-    backoff: str | None = None
-    timeout: int | None = None
-    kill_grace: int = 2_000_000
-    key_scope: str = ""
-    backend: str | None = None
-    profile: str | None = None
-    description: str = ""
-
-
-class PoolEntry(Struct, frozen=True):
-    """One pool as the application's configuration describes it."""
-
-    name: str
-    processes: int
-    queues: tuple[str, ...] | None = None
-    """The queues it serves; None serves every queue that no other pool names."""
-    slots: int = 1
-    max_jobs: int | None = None
-    max_rss: int | None = None
-    nice: int = 0
-
-
-class Catalogue(Struct, frozen=True):
-    """What a worker tells the master about the application, so that the master need not import it."""
-
-    tasks: tuple[TaskEntry, ...] = ()
-    pools: tuple[PoolEntry, ...] = ()
-    backends: tuple[str, ...] = ("local",)
-    """Names of execution backends whose jobs run in the pools."""
-    url: str | None = None
-    app: str = ""
-    max_result_bytes: int = 4 * 1024 * 1024
-    drain_timeout: float = 30.0
-    """Seconds that running jobs get after the first signal."""
-    durability: Literal["power", "process"] = "power"
-
-
-class WorkerState(Struct, frozen=True, kw_only=True):
-    """What a worker process does at this moment."""
-
-    name: str
-    pid: int
-    pool: str
-    state: Literal["starting", "idle", "running", "stopping", "dead"]
-    job: int | None = None
-    task: str | None = None
-    since: int | None = None
-    """Wall time at which the running job started."""
-    rss: int | None = None
-    served: int = 0
-    """Jobs run by this process so far."""
-    jobs: tuple[int, ...] = ()
-    waiting: int = 0
-
-
-class PoolState(Struct, frozen=True, kw_only=True):
-    """What a pool is, and how it is."""
-
-    name: str
-    processes: int
-    queues: tuple[str, ...] | None = None
-    problem: str | None = None
-    """Why it cannot serve, in one sentence."""
-
-
-class Node(Struct, frozen=True, kw_only=True):
-    """A master as the store sees it."""
-
-    id: str
-    """The boot id: new at each start, so that a restart is never mistaken for its predecessor."""
-    host: str
-    pid: int
-    started_at: int
-    beat_at: int
-    version: str = ""
-    app: str = ""
-    draining: bool = False
-    pools: tuple[PoolState, ...] = ()
-    workers: tuple[WorkerState, ...] = ()
 
 
 class Query(Struct, frozen=True, kw_only=True):

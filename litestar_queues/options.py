@@ -18,6 +18,7 @@ from litestar_queues.clock import from_datetime, to_microseconds
 from litestar_queues.config import check_name
 from litestar_queues.lifecycle import DEFAULT_BACKOFF, LONGEST_BACKOFF, RetryBackoff
 from litestar_queues.models import OnDuplicate
+from litestar_queues.sizes import to_bytes
 
 _LARGEST_PRIORITY = 2**31
 _LONGEST = 100 * 365 * 24 * 3600
@@ -44,6 +45,8 @@ class Options(Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
     execution_backend: str | None = None
     execution_profile: str | None = None
+    max_rss: int | str | None = None
+    allow_background: bool | None = None
     metadata: dict[str, Any] | None = None
 
 
@@ -66,6 +69,8 @@ class Changes(TypedDict, total=False):
     expires_at: datetime | None
     execution_backend: str | None
     execution_profile: str | None
+    max_rss: int | str | None
+    allow_background: bool | None
     metadata: dict[str, Any] | None
 
 
@@ -156,6 +161,18 @@ def _whole(least: int, most: int) -> Any:
     return problem
 
 
+def _size(value: Any) -> str | None:
+    try:
+        to_bytes(value)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _truth(value: Any) -> str | None:
+    return None if isinstance(value, bool) else "give True or False"
+
+
 def _one_of(*choices: str) -> Any:
     return lambda value: None if value in choices else f"use one of {', '.join(map(repr, choices))}"
 
@@ -200,5 +217,7 @@ _CHECKS: dict[str, Any] = {
     "scheduled_at": _moment,
     "expires_in": _duration(0, exclusive=True),
     "expires_at": _moment,
+    "max_rss": _size,
+    "allow_background": _truth,
     "metadata": _metadata,
 }

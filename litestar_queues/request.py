@@ -13,8 +13,10 @@ from litestar_queues.clock import from_datetime, to_microseconds
 from litestar_queues.config import QueueConfig, check_name
 from litestar_queues.ids import uuid7
 from litestar_queues.lifecycle import RetryBackoff
-from litestar_queues.models import NewJob, Parameter, TaskEntry
+from litestar_queues.models import NewJob
+from litestar_queues.nodes import Parameter, TaskEntry
 from litestar_queues.payload import check_size, checksum, encode_plain
+from litestar_queues.sizes import to_bytes
 from litestar_queues.tasks import Task
 
 KILL_GRACE = 2.0
@@ -79,9 +81,18 @@ def entry_of(task: Task[..., Any]) -> TaskEntry:
         priority=chosen.priority or 0,
         retries=chosen.retries or 0,
         backoff=opts.backoff_json(chosen.retry_backoff),
+        has_own_backoff=task.has_own_backoff,
         timeout=None if chosen.timeout is None else to_microseconds(chosen.timeout),
         kill_grace=to_microseconds(KILL_GRACE if chosen.kill_grace is None else chosen.kill_grace),
+        key=chosen.key,
         key_scope="" if chosen.key_scope == "global" else task.name,
+        unique_until=chosen.unique_until,
+        on_duplicate=chosen.on_duplicate,
+        run_after=None if chosen.run_after is None else to_microseconds(chosen.run_after),
+        expires_in=None if chosen.expires_in is None else to_microseconds(chosen.expires_in),
+        max_rss=None if chosen.max_rss is None else to_bytes(chosen.max_rss),
+        allow_background=bool(chosen.allow_background),
+        metadata=chosen.metadata,
         backend=chosen.execution_backend,
         profile=chosen.execution_profile,
         description=task.description,
@@ -112,6 +123,8 @@ def _new_job(name: str, payload: str, chosen: opts.Options, *, config: QueueConf
         on_duplicate=chosen.on_duplicate or "reuse",
         backend=backend,
         profile=chosen.execution_profile,
+        max_rss=None if chosen.max_rss is None else to_bytes(chosen.max_rss),
+        allow_background=bool(chosen.allow_background),
         metadata=None if not chosen.metadata else msgspec.json.encode(chosen.metadata).decode(),
     )
 
@@ -134,12 +147,20 @@ def _defaults(entry: TaskEntry) -> dict[str, Any]:
         "priority": entry.priority,
         "retries": entry.retries,
         "kill_grace": timedelta(microseconds=entry.kill_grace),
+        "key": entry.key,
         "key_scope": "task" if entry.key_scope else "global",
+        "unique_until": entry.unique_until,
+        "on_duplicate": entry.on_duplicate,
         "execution_backend": entry.backend,
         "execution_profile": entry.profile,
+        "max_rss": entry.max_rss,
+        "allow_background": entry.allow_background or None,
+        "metadata": entry.metadata,
     }
-    if entry.timeout is not None:
-        defaults["timeout"] = timedelta(microseconds=entry.timeout)
+    for name in ("timeout", "run_after", "expires_in"):
+        duration = getattr(entry, name)
+        if duration is not None:
+            defaults[name] = timedelta(microseconds=duration)
     if entry.backoff is not None:
         defaults["retry_backoff"] = msgspec.json.decode(entry.backoff, type=RetryBackoff)
     return opts.merge({}, defaults)

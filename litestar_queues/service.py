@@ -26,9 +26,9 @@ from litestar_queues.models import (
     QueueStatistics,
     Status,
     StoredEvent,
-    TaskEntry,
     TaskRequest,
 )
+from litestar_queues.nodes import TaskEntry
 from litestar_queues.registry import tasks
 from litestar_queues.request import build_job, build_named_job, split_options
 from litestar_queues.results import TaskResult, first_record

@@ -118,6 +118,11 @@ class Task(Generic[P, R]):
         self._no_retry_on = no_retry_on
         self._delay_function = delay_function
 
+    @property
+    def has_own_backoff(self) -> bool:
+        """True when a function of the task's decides how long to wait for a retry."""
+        return self._delay_function is not None
+
     def __repr__(self) -> str:
         return f"<Task {self.name}{self.codec.signature}>"
 

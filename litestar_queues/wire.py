@@ -28,7 +28,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from litestar_queues.models import Catalogue, Count, ErrorReport, Receipt
+from litestar_queues.models import Count, ErrorReport, Receipt
+from litestar_queues.nodes import Catalogue
 
 INLINE_LIMIT = 60_000
 """Bytes of a frame sent in the message itself: well below the default socket buffer of 208 KiB,
@@ -67,6 +68,8 @@ class Fork(Struct, tag="fork", array_like=True):
     nice: int = 0
 
 
+COOKIE = "LITESTAR_QUEUES_COOKIE"
+"""The environment variable that marks a worker and what it starts."""
 WORKER_DESCRIPTORS = ("reports", "jobs", "stack", "stdout", "stderr", "cells", "lock")
 
 
@@ -318,9 +321,7 @@ def _receive(channel: socket.socket, flags: int = 0) -> tuple[memoryview, list[i
     return memoryview(_buffer)[:size], descriptors
 
 
-def _decode(
-    decoder: msgspec.msgpack.Decoder[Any], body: memoryview, descriptors: list[int]
-) -> tuple[Any, list[int]]:
+def _decode(decoder: msgspec.msgpack.Decoder[Any], body: memoryview, descriptors: list[int]) -> tuple[Any, list[int]]:
     try:
         if descriptors and bytes(body) == b"\xc0":
             files, descriptors = descriptors, []

@@ -12,7 +12,8 @@ import msgspec
 
 from litestar_queues.config import URL_VARIABLE, QueueConfig, resolve_url
 from litestar_queues.exceptions import PayloadError, QueueConfigurationError, QueueError, StoreMissing, UnknownTaskError
-from litestar_queues.models import Parameter, Status, TaskEntry
+from litestar_queues.models import Status
+from litestar_queues.nodes import Parameter, TaskEntry
 from litestar_queues.request import shown_signature
 from litestar_queues.results import TaskResult
 from litestar_queues.service import QueueService

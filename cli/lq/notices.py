@@ -17,7 +17,8 @@ import click
 
 from litestar_queues.clock import SECOND
 from litestar_queues.master import notices as n
-from litestar_queues.models import PoolEntry, Status
+from litestar_queues.models import Status
+from litestar_queues.nodes import PoolEntry
 from lq.render.text import duration, printable
 
 LEVELS = ("debug", "info", "warning", "error", "critical", "none")

@@ -8,7 +8,8 @@ from msgspec import Struct
 
 from litestar_queues.clock import SECOND, Clock, SystemClock, to_datetime
 from litestar_queues.master.liveness import is_locked
-from litestar_queues.models import Node, Query, QueuedTaskRecord, QueueStatistics, Status
+from litestar_queues.models import Query, QueuedTaskRecord, QueueStatistics, Status
+from litestar_queues.nodes import Node
 from litestar_queues.store import Store
 from lq.render.page import Block, Cell, Heading, Pairs, Table
 from lq.render.text import ago, duration, size

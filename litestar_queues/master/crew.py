@@ -35,7 +35,8 @@ from litestar_queues.master.pool import Place, Pool
 from litestar_queues.master.process import WorkerProcess
 from litestar_queues.master.rounds import Rounds
 from litestar_queues.master.zygote import Launch
-from litestar_queues.models import Catalogue, ClaimedJob, Receipt, WorkerState
+from litestar_queues.models import ClaimedJob, Receipt
+from litestar_queues.nodes import Catalogue, WorkerState
 from litestar_queues.store.base import Want
 
 RETIRE_WITHIN = 5.0

@@ -18,7 +18,8 @@ from msgspec import Struct
 from litestar_queues.cell import CellFile
 from litestar_queues.lifecycle import Lost, Outcome, Raised, Returned
 from litestar_queues.master import strays
-from litestar_queues.models import ClaimedJob, ErrorReport, Node, Receipt
+from litestar_queues.models import ClaimedJob, ErrorReport, Receipt
+from litestar_queues.nodes import Node
 
 
 class Holder(Struct):

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from litestar_queues.lifecycle import Settlement
-from litestar_queues.models import Catalogue, ClaimedJob, ErrorReport, PoolEntry
+from litestar_queues.models import ClaimedJob, ErrorReport
+from litestar_queues.nodes import Catalogue, PoolEntry
 
 
 class Started(Struct, frozen=True):

@@ -15,7 +15,8 @@ from litestar_queues.master.liveness import NodeFiles
 from litestar_queues.master.notices import BootProblem, Reloaded, Subscriber, ThreadsLost, WorkerSpoke
 from litestar_queues.master.process import WorkerProcess
 from litestar_queues.master.zygote import Launch, ZygoteProcess
-from litestar_queues.models import Catalogue, ErrorReport
+from litestar_queues.models import ErrorReport
+from litestar_queues.nodes import Catalogue
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 30.0

@@ -18,9 +18,7 @@ _CHUNKS_A_TURN = 16
 class LinePipe:
     """Reads a pipe on the running event loop, and passes each line on."""
 
-    def __init__(
-        self, descriptor: int, take: Callable[[str], None], before: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, descriptor: int, take: Callable[[str], None], before: Callable[[], None] | None = None) -> None:
         """Read *descriptor*; call *before* each time something is there, so that what was sent earlier comes first."""
         self._descriptor = descriptor
         self._take = take

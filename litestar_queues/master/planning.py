@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from litestar_queues.exceptions import QueueConfigurationError
-from litestar_queues.models import Catalogue, PoolEntry
+from litestar_queues.nodes import Catalogue, PoolEntry
 
 
 class PoolOptions(Struct, frozen=True):
@@ -35,7 +36,7 @@ def plan_pools(catalogue: Catalogue, options: PoolOptions) -> tuple[PoolEntry, .
         if size < 1:
             msg = f"pool {name!r} cannot have {size} processes; give 1 or more"
             raise QueueConfigurationError(msg)
-    sized = [PoolEntry(pool.name, sizes.get(pool.name, pool.processes), pool.queues) for pool in catalogue.pools]
+    sized = [replace(pool, processes=sizes.get(pool.name, pool.processes)) for pool in catalogue.pools]
     if options.queues is None:
         return tuple(sized)
     return _narrowed(sized, options.queues)
@@ -57,7 +58,7 @@ def _narrowed(pools: list[PoolEntry], queues: tuple[str, ...]) -> tuple[PoolEntr
         else:
             served = tuple(queue for queue in queues if queue in pool.queues)
         if served:
-            kept.append(PoolEntry(pool.name, pool.processes, served))
+            kept.append(replace(pool, queues=served))
     left = set(queues) - {queue for pool in kept for queue in pool.queues or ()}
     if left:
         msg = f"no pool serves queue {min(left)!r}; add it to a pool's queues"

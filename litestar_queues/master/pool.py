@@ -6,7 +6,8 @@ from litestar_queues.master.lanes import Lane
 from litestar_queues.master.nursery import BROKEN_AFTER
 from litestar_queues.master.pace import Pace
 from litestar_queues.master.process import WorkerProcess
-from litestar_queues.models import ClaimedJob, PoolEntry
+from litestar_queues.models import ClaimedJob
+from litestar_queues.nodes import PoolEntry
 from litestar_queues.store.base import Want
 
 

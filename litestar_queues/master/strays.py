@@ -13,7 +13,8 @@ import select
 import signal
 from collections.abc import Callable, Iterator
 
-COOKIE = "LITESTAR_QUEUES_COOKIE"
+from litestar_queues.wire import COOKIE
+
 _ROUNDS = 20
 """A process may fork while it is looked for; a tree that still grows after so many rounds is reported."""
 

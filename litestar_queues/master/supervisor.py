@@ -30,7 +30,8 @@ from litestar_queues.master.pool import Pool
 from litestar_queues.master.rounds import Rounds
 from litestar_queues.master.watch import Watch
 from litestar_queues.master.zygote import Launch
-from litestar_queues.models import Catalogue, ClaimedJob, ErrorReport, Node, PoolEntry, PoolState, Receipt
+from litestar_queues.models import ClaimedJob, ErrorReport, Receipt
+from litestar_queues.nodes import Catalogue, Node, PoolEntry, PoolState
 from litestar_queues.store.base import Store
 from litestar_queues.store.opening import open_store
 
@@ -229,6 +230,7 @@ class Master:
                 name=pool.entry.name,
                 processes=pool.entry.processes,
                 queues=pool.entry.queues,
+                slots=pool.entry.slots,
                 problem=self._crew.problem_of(pool),
             )
             for pool in self._pools

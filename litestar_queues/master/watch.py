@@ -13,7 +13,8 @@ from litestar_queues.lifecycle import Outcome
 from litestar_queues.master import liveness
 from litestar_queues.master.assignments import Assignment
 from litestar_queues.master.notices import JobsAdopted, StoreProblem, Subscriber
-from litestar_queues.models import ClaimedJob, Node, Receipt
+from litestar_queues.models import ClaimedJob, Receipt
+from litestar_queues.nodes import Node
 from litestar_queues.store.base import Store
 
 TICK = 1.0

@@ -13,10 +13,10 @@ import msgspec
 from msgspec import Struct
 
 from litestar_queues import wire
-from litestar_queues.master import strays
 from litestar_queues.master.exit_status import in_words
 from litestar_queues.master.output import LinePipe
-from litestar_queues.models import Catalogue, ErrorReport
+from litestar_queues.models import ErrorReport
+from litestar_queues.nodes import Catalogue
 
 SERIAL_WIDTH = 8
 """Digits of a serial in a cookie: all cookies of a node are equally long, so that a fork can write its own over it."""
@@ -177,7 +177,7 @@ class ZygoteProcess:
 
 def _spawn(launch: Launch, control: int, output: int) -> subprocess.Popen[bytes]:
     boot = wire.Boot(control, os.getpid(), launch.app, launch.imports, launch.folder)
-    environment = {**os.environ, strays.COOKIE: launch.cookie(0), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, wire.COOKIE: launch.cookie(0), "PYTHONUNBUFFERED": "1"}
     if launch.url is not None:
         environment["LITESTAR_QUEUES_URL"] = launch.url
     return subprocess.Popen(

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from litestar_queues.exceptions import PayloadError, TaskDefinitionError
-from litestar_queues.models import Parameter
+from litestar_queues.nodes import Parameter
 from litestar_queues.payload.comparing import TOO_DEEP, difference, flaw
 from litestar_queues.payload.conversion import ENCODE_ERRORS, Slot, encode, resolve_early, resolve_late, schema
 

@@ -42,16 +42,15 @@ from litestar_queues.lifecycle import Settlement
 from litestar_queues.models import (
     Added,
     Attempt,
-    Catalogue,
     ClaimedJob,
     NewJob,
-    Node,
     Query,
     QueuedTaskRecord,
     QueueStatistics,
     Status,
     StoredEvent,
 )
+from litestar_queues.nodes import Catalogue, Node
 
 
 class Want(Struct, frozen=True):

@@ -13,7 +13,7 @@ from litestar_queues import wire
 from litestar_queues.clock import SystemClock
 from litestar_queues.config import QueueConfig
 from litestar_queues.enqueuer import set_process_enqueuer
-from litestar_queues.models import Catalogue
+from litestar_queues.nodes import Catalogue
 from litestar_queues.running import report
 from litestar_queues.worker import application, guard, marks, serving, slots
 from litestar_queues.worker.birth import become_worker

@@ -11,11 +11,12 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from litestar_queues.config import QueueConfig
+from litestar_queues.config import PoolConfig, QueueConfig, WorkerConfig
 from litestar_queues.exceptions import QueueConfigurationError
-from litestar_queues.models import Catalogue, PoolEntry
+from litestar_queues.nodes import Catalogue, PoolEntry
 from litestar_queues.registry import tasks
 from litestar_queues.request import entry_of
+from litestar_queues.sizes import to_bytes
 
 _NAMES = ("app", "application")
 _FACTORIES = ("create_app", "make_app")
@@ -49,9 +50,10 @@ def find_config(application: Any) -> QueueConfig | None:
 
 def _describe(config: QueueConfig, app: str | None) -> Catalogue:
     worker = config.worker
-    pools = [PoolEntry(pool.name, pool.processes, pool.queues) for pool in config.pools]
+    pools = [_pool(pool.name, pool.processes, pool.queues, pool) for pool in config.pools]
     if "default" not in {pool.name for pool in pools} and all(pool.queues is not None for pool in pools):
-        pools.insert(0, PoolEntry("default", worker.max_concurrency or os.cpu_count() or 1, worker.queues))
+        processes = worker.max_concurrency or os.cpu_count() or 1
+        pools.insert(0, _pool("default", processes, worker.queues, worker))
     return Catalogue(
         tasks=tuple(entry_of(task) for task in tasks.all()),
         pools=tuple(pools),
@@ -62,6 +64,11 @@ def _describe(config: QueueConfig, app: str | None) -> Catalogue:
         drain_timeout=worker.drain_timeout,
         durability=config.durability,
     )
+
+
+def _pool(name: str, processes: int, queues: tuple[str, ...] | None, limits: PoolConfig | WorkerConfig) -> PoolEntry:
+    max_rss = None if limits.max_rss is None else to_bytes(limits.max_rss)
+    return PoolEntry(name, processes, queues, limits.slots, limits.max_jobs, max_rss, limits.nice)
 
 
 def _find_app(name: str) -> Any:

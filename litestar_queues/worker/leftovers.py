@@ -12,7 +12,7 @@ import signal
 import time
 from pathlib import Path
 
-from litestar_queues.worker.marks import COOKIE
+from litestar_queues.wire import COOKIE
 
 PATIENCE = 2.0
 """Seconds that killed processes get to be gone; one in an uninterruptible call is reported and left."""

@@ -12,7 +12,8 @@ from __future__ import annotations
 import ctypes
 import os
 
-COOKIE = "LITESTAR_QUEUES_COOKIE"
+from litestar_queues.wire import COOKIE
+
 _PR_SET_NAME = 15
 _ARGUMENTS = 45
 _ENVIRONMENT = 47

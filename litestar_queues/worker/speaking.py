@@ -129,7 +129,9 @@ class JobStream(io.TextIOBase):
 
     def _say(self, context: TaskExecutionContext, line: str) -> None:
         level = "info" if self._name == "stdout" else "warning"
-        context.say(wire.Log(context.number, context.fence, self._clock.now(), level, cut(line) or "", None, self._name))
+        context.say(
+            wire.Log(context.number, context.fence, self._clock.now(), level, cut(line) or "", None, self._name)
+        )
 
 
 class JobLogHandler(logging.Handler):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from litestar_queues import QueueConfig, QueueService, task
-from litestar_queues.models import Catalogue
+from litestar_queues.nodes import Catalogue
 from litestar_queues.registry import tasks
 from litestar_queues.request import entry_of
 from lq.enqueue import parse_arguments

@@ -17,7 +17,8 @@ import pytest
 from litestar_queues import QueueConfig, QueueService, TaskRequest
 from litestar_queues.clock import SystemClock
 from litestar_queues.lifecycle import Crashed, Raised, Succeeded, TimedOut, settle
-from litestar_queues.models import ErrorReport, Node, Receipt, StoredEvent, WorkerState
+from litestar_queues.models import ErrorReport, Receipt, StoredEvent
+from litestar_queues.nodes import Node, WorkerState
 from litestar_queues.store import Want
 from lq.render.text import ago, duration, printable, size
 from support import zoo

@@ -17,7 +17,8 @@ from litestar_queues.exceptions import (
     QueueError,
     UnknownTaskError,
 )
-from litestar_queues.models import Catalogue, Parameter, Query, QueueStatistics, Status, TaskEntry, TaskRequest
+from litestar_queues.models import Query, QueueStatistics, Status, TaskRequest
+from litestar_queues.nodes import Catalogue, Parameter, TaskEntry
 from litestar_queues.service import QueueService
 from litestar_queues.tasks import task
 

@@ -10,7 +10,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from litestar_queues.lifecycle import Outcome, Settlement, Succeeded, settle
-from litestar_queues.models import ClaimedJob, NewJob, Node, Receipt
+from litestar_queues.models import ClaimedJob, NewJob, Receipt
+from litestar_queues.nodes import Node
 from litestar_queues.store import Store, Want
 
 NOW = 1_800_000_000_000_000

@@ -55,10 +55,16 @@ SELECT json_group_array(number) FROM lq_job WHERE status = 'running' AND (
     OR (node NOT IN (SELECT value FROM json_each(:living)) AND node NOT IN (SELECT id FROM lq_node)))
 """
 _ADOPT = "UPDATE lq_job SET fence = fence + 1, node = ?, sequence = ? WHERE number IN (SELECT value FROM json_each(?))"
-_FIELDS = ", ".join(f"'{name}', {name}" for name in ClaimedJob.__struct_fields__ if name not in ("cancel_requested", "max_rss", "allow_background", "suspect"))
+_TRUTHS = {
+    "cancel_requested": "cancel_requested_at IS NOT NULL",
+    "allow_background": "allow_background",
+    "suspect": "suspect",
+}
+"""Fields that are true or false, which SQLite knows as 1 and 0."""
+_FIELDS = [f"'{name}', {name}" for name in ClaimedJob.__struct_fields__ if name not in _TRUTHS]
+_FIELDS += [f"'{name}', json(iif({test}, 'true', 'false'))" for name, test in _TRUTHS.items()]
 _TAKEN = (
-    f"SELECT json_group_array(json_object({_FIELDS}, 'cancel_requested', "
-    "json(iif(cancel_requested_at IS NULL, 'false', 'true')))) "
+    f"SELECT json_group_array(json_object({', '.join(_FIELDS)})) "
     "FROM lq_job WHERE number IN (SELECT value FROM json_each(?))"
 )
 _taken = msgspec.json.Decoder(list[ClaimedJob])

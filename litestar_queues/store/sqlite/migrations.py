@@ -25,7 +25,14 @@ class Step(Struct, frozen=True):
     sql: str
 
 
-STEPS = (Step(1, 1, files(__package__).joinpath("schema.sql").read_text(encoding="utf-8")),)
+def _sql(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+STEPS = (
+    Step(1, 1, _sql("schema.sql")),
+    Step(2, 1, _sql("schema_2.sql")),
+)
 
 
 def migrate(connection: sqlite3.Connection, path: str, steps: tuple[Step, ...] = STEPS) -> None:

@@ -15,17 +15,15 @@ from litestar_queues.clock import SECOND, to_datetime
 from litestar_queues.models import (
     TERMINAL,
     Attempt,
-    Catalogue,
     ErrorReport,
-    PoolEntry,
     Query,
     QueuedTaskRecord,
     QueueStatistics,
     Receipt,
     Status,
     StoredEvent,
-    TaskEntry,
 )
+from litestar_queues.nodes import Catalogue, PoolEntry, TaskEntry
 from litestar_queues.store.sqlite.transaction import Row
 
 _JOB = (

@@ -23,10 +23,10 @@ UPDATE lq_job SET status = new.column3, run_at = new.column4, attempts = new.col
     error = iif(new.column12 IS NULL, coalesce(new.column11, error), new.column11), ended_at = new.column12,
     sequence = new.column13, node = NULL,
     started_at = coalesce(new.column14, started_at), worker = coalesce(new.column15, worker),
-    pid = coalesce(new.column16, pid), cpu = new.column17, rss = new.column18
+    pid = coalesce(new.column16, pid), cpu = new.column17, rss = new.column18, suspect = new.column19
 FROM (VALUES @rows) AS new WHERE number = new.column1 AND fence = new.column2 AND status = 'running'
 """,
-    18,
+    19,
 )
 _ATTEMPT = ManyRows(
     "INSERT INTO lq_attempt (job, fence, attempt, outcome, started_at, ended_at, worker, pid, cpu, rss, error, stack, "
@@ -126,7 +126,7 @@ def _settled(settlement: Settlement, stamp: int) -> Row:
         start = (receipt.started_at, receipt.worker, receipt.pid, receipt.cpu, receipt.rss)
     return (
         s.number, s.fence, s.status, s.run_at, s.attempts, s.failures, s.crashes, s.losses, s.unknown_since, s.result,
-        _json(s.error), ended_at, stamp, *start,
+        _json(s.error), ended_at, stamp, *start, s.suspect,
     )  # fmt: skip
 
 

@@ -18,16 +18,15 @@ from litestar_queues.lifecycle import Settlement
 from litestar_queues.models import (
     Added,
     Attempt,
-    Catalogue,
     ClaimedJob,
     NewJob,
-    Node,
     Query,
     QueuedTaskRecord,
     QueueStatistics,
     Status,
     StoredEvent,
 )
+from litestar_queues.nodes import Catalogue, Node
 from litestar_queues.store.base import Bell, Change, Claims, Verdict, Want
 from litestar_queues.store.opening import Durability
 from litestar_queues.store.sqlite import adding, claiming, reading, settling, telling

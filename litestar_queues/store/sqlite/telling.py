@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from litestar_queues.models import Catalogue, Node
+from litestar_queues.nodes import Catalogue, Node
 from litestar_queues.store.sqlite.transaction import Transaction
 
 _BEAT = "INSERT OR REPLACE INTO lq_node (id, beat_at, row) VALUES (?, ?, ?)"

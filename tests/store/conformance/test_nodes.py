@@ -3,7 +3,7 @@
 import pytest
 
 from litestar_queues.lifecycle import Lost
-from litestar_queues.models import Catalogue, PoolEntry, PoolState, TaskEntry, WorkerState
+from litestar_queues.nodes import Catalogue, PoolEntry, PoolState, TaskEntry, WorkerState
 from litestar_queues.store import Store
 from store.making import NOW, claim, new_jobs, node, settlement
 
