@@ -124,8 +124,8 @@ class QueueService:
         Options of the task can be given beside the arguments: ``queue``, ``priority``, ``retries``,
         ``timeout``, ``run_after``, ``scheduled_at``, ``expires_in``, ``expires_at``, ``key``,
         ``key_scope``, ``unique_until``, ``on_duplicate``, ``retry_backoff``, ``kill_grace``,
-        ``execution_backend``, ``execution_profile``, ``metadata``. A name that is also a parameter of the
-        task goes to the task; give such an option with ``task.using(…)``.
+        ``execution_backend``, ``execution_profile``, ``max_rss``, ``allow_background``, ``metadata``.
+        A name that is also a parameter of the task goes to the task; give such an option with ``task.using(…)``.
 
         A task may be given by its name: one that is registered here, or that a master has published.
         While no master has ever served this store, any name is taken.

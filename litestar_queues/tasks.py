@@ -245,6 +245,8 @@ def task(
     expires_in: float | timedelta | None = None,
     execution_backend: str | None = None,
     execution_profile: str | None = None,
+    max_rss: int | str | None = None,
+    allow_background: bool | None = None,
     metadata: dict[str, Any] | None = None,
     description: str | None = None,
 ) -> TaskDecorator: ...
@@ -265,6 +267,10 @@ def task(name_or_function: Any = None, /, **options: Any) -> Any:
         at most one live job a key.
     ``run_after``, ``expires_in``
         not before, and not after, that long from the enqueueing.
+    ``max_rss`` (none)
+        resident memory of its worker (bytes, or ``"512MiB"``) above which a run is killed; costs a retry.
+    ``allow_background`` (False)
+        processes that a job leaves behind may live on; else they are killed when it ends.
     ``metadata``, ``description``
         for people.
 

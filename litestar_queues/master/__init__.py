@@ -23,6 +23,7 @@
     watch         heartbeat, memory samples and limits, cancel requests
     output        lines from a worker's descriptors 1 and 2
     stacks        where a process stands, through ``faulthandler``
+    showing       what the master shows of its workers
     notices       what happens, as values; whoever subscribes makes text of them
 
 It never imports the application, and never decodes a job's arguments or results.

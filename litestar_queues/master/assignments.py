@@ -11,7 +11,7 @@ pure; what the outcome costs is ``lifecycle.settle``'s. Who pays for a death:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
@@ -197,3 +197,12 @@ class Assignment:
         if receipt is None or self.rss is None or (receipt.rss or 0) >= self.rss:
             return receipt
         return Receipt(receipt.started_at, receipt.ended_at, receipt.worker, receipt.pid, receipt.cpu, self.rss)
+
+
+def ends_by_death(shown: Mapping[Assignment, Shown], *, now: int) -> list[tuple[Assignment, Outcome, Receipt]]:
+    """Return what the death of their worker means for each of the runs that its cells *shown*."""
+    ends: list[tuple[Assignment, Outcome, Receipt]] = []
+    for each, cell in shown.items():
+        neighbours = [other for other in shown if other is not each]
+        ends.append((each, *each.outcome_of_death(cell, neighbours=neighbours, now=now)))
+    return ends

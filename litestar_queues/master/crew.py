@@ -11,12 +11,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from litestar_queues import wire
-from litestar_queues.cell import Phase, Reason
+from litestar_queues.cell import Reason
 from litestar_queues.clock import Clock
 from litestar_queues.events.stored import to_stored
 from litestar_queues.lifecycle import Cancelled, Outcome, Returned
 from litestar_queues.master import ladder, strays
-from litestar_queues.master.assignments import Assignment
+from litestar_queues.master.assignments import Assignment, ends_by_death
 from litestar_queues.master.dispatch import Dispatch
 from litestar_queues.master.exit_status import OutOfMemory
 from litestar_queues.master.lanes import Lane
@@ -34,6 +34,7 @@ from litestar_queues.master.nursery import Nursery, growing_delay
 from litestar_queues.master.pool import Place, Pool
 from litestar_queues.master.process import WorkerProcess
 from litestar_queues.master.rounds import Rounds
+from litestar_queues.master.showing import state_of
 from litestar_queues.master.zygote import Launch
 from litestar_queues.models import ClaimedJob, Receipt
 from litestar_queues.nodes import Catalogue, WorkerState
@@ -101,12 +102,7 @@ class Crew:
 
     def states(self) -> tuple[WorkerState, ...]:
         """Return what each worker in a pool does."""
-        return tuple(
-            _state(place.worker, place.lane, pool)
-            for pool in self._pools
-            for place in pool.places
-            if place.worker is not None and place.lane is not None
-        )
+        return tuple(state_of(lane, pool.entry.name) for pool in self._pools for lane in pool.lanes)
 
     def drain(self) -> None:
         """Claim no more, and give back what has not begun."""
@@ -273,11 +269,7 @@ class Crew:
         left = [each for each in lane.assignments.values() if not each.has_ended]
         shown = {each: cell for each in left if (cell := each.shown()) is not None}
         running = list(shown)
-        now = self._clock.now()
-        ends: list[tuple[Assignment, Outcome, Receipt | None]] = []
-        for each, cell in shown.items():
-            neighbours = [other for other in running if other is not each]
-            ends.append((each, *each.outcome_of_death(cell, neighbours=neighbours, now=now)))
+        ends = ends_by_death(shown, now=self._clock.now())
         lane.is_open = False
         unbegun = [each for each in left if each not in shown]
         for each in unbegun:
@@ -287,7 +279,7 @@ class Crew:
         self._spawn(self._conclude_dead(lane, ends))
         return running
 
-    async def _conclude_dead(self, lane: Lane, ends: list[tuple[Assignment, Outcome, Receipt | None]]) -> None:
+    async def _conclude_dead(self, lane: Lane, ends: list[tuple[Assignment, Outcome, Receipt]]) -> None:
         """Settle the runs of a dead worker, once nothing of it is left."""
         for assignment, _, _ in ends:
             assignment.mark_ended()
@@ -399,25 +391,3 @@ class Crew:
 
 def _is_too_large(receipt: Receipt, limit: int | None) -> bool:
     return limit is not None and (receipt.rss or 0) > limit
-
-
-def _state(worker: WorkerProcess, lane: Lane, pool: Pool) -> WorkerState:
-    running: list[tuple[Assignment, int]] = []
-    for assignment in lane.assignments.values():
-        shown = assignment.shown()
-        if shown is not None and shown.phase == Phase.RUNNING:
-            running.append((assignment, shown.started_at))
-    first, since = running[0] if running else (None, None)
-    return WorkerState(
-        name=worker.name,
-        pid=worker.pid,
-        pool=pool.entry.name,
-        state="running" if running else "idle",
-        job=first.job.number if first else None,
-        task=first.job.task if first else None,
-        since=since,
-        rss=strays.memory_of(worker.pid),
-        served=worker.served,
-        jobs=tuple(assignment.job.number for assignment, _ in running),
-        waiting=len(lane.assignments) - len(running),
-    )

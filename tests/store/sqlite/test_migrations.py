@@ -6,15 +6,19 @@ from pathlib import Path
 import pytest
 
 from litestar_queues.exceptions import StoreTooNew
+from litestar_queues.ids import uuid7
+from litestar_queues.lifecycle import Succeeded, settle
 from litestar_queues.store import open_store
+from litestar_queues.store.base import Verdict, Want
 from litestar_queues.store.sqlite import migrations
 from litestar_queues.store.sqlite.migrations import STEPS, Step, migrate, version_of
 from store.making import new_job
 from store.processes import finish, run, start, url_of
 
 pytestmark = pytest.mark.anyio
-SECOND_STEP = Step(
-    2,
+NEWEST = STEPS[-1].version
+NEXT_STEP = Step(
+    NEWEST + 1,
     1,
     "ALTER TABLE lq_job ADD COLUMN colour TEXT;\nCREATE TABLE lq_more (x TEXT);\nINSERT INTO lq_more VALUES ('a;b');\n",
 )
@@ -64,13 +68,13 @@ async def test_a_step_is_taken_once_and_the_jobs_stay(tmp_path: Path, monkeypatc
     url = url_of(tmp_path / "q.db")
     async with await open_store(url) as store:
         await store.add([new_job()])
-    monkeypatch.setattr(migrations.migrate, "__defaults__", ((*STEPS, SECOND_STEP),))
+    monkeypatch.setattr(migrations.migrate, "__defaults__", ((*STEPS, NEXT_STEP),))
     for _ in range(2):
         async with await open_store(url) as store:
             assert (await store.statistics())["default"].pending == 1
             await store.add([new_job(queue="more")])
     connection = connect(tmp_path / "q.db")
-    assert version_of(connection) == 2
+    assert version_of(connection) == NEWEST + 1
     assert connection.execute("SELECT x FROM lq_more").fetchall() == [("a;b",)]
     connection.close()
 
@@ -80,7 +84,7 @@ async def test_an_old_program_works_on_a_newer_file_that_still_allows_it(tmp_pat
     async with await open_store(url):
         pass
     connection = connect(tmp_path / "q.db")
-    migrate(connection, "q.db", (*STEPS, SECOND_STEP))
+    migrate(connection, "q.db", (*STEPS, NEXT_STEP))
     connection.close()
     async with await open_store(url) as store, await open_store(url, create=False) as reader:
         await store.add([new_job()])
@@ -110,13 +114,13 @@ connection = sqlite3.connect(url, isolation_level=None)
 connection.execute("PRAGMA journal_mode = WAL").fetchall()
 migrate(connection, url)
 connection.create_function("die", 0, lambda: os.kill(os.getpid(), 9))
-migrate(connection, url, (*STEPS, Step(2, 1, "CREATE TABLE lq_half (x TEXT);\\nSELECT die();\\n")))
+migrate(connection, url, (*STEPS, Step(STEPS[-1].version + 1, 1, "CREATE TABLE lq_half (x TEXT);\\nSELECT die();\\n")))
 """
     process = start(code, str(tmp_path / "q.db"))
     said = process.communicate(timeout=60)[0]
     assert process.returncode == -9, said
     connection = connect(tmp_path / "q.db")
-    assert version_of(connection) == 1
+    assert version_of(connection) == NEWEST
     assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'lq_half'").fetchall() == [(0,)]
     connection.close()
     assert run(OPEN.replace("sys.stdin.readline()", ""), url_of(tmp_path / "q.db")) == "1\n"
@@ -124,9 +128,32 @@ migrate(connection, url, (*STEPS, Step(2, 1, "CREATE TABLE lq_half (x TEXT);\\nS
 
 def test_a_step_that_fails_is_undone(tmp_path: Path) -> None:
     connection = connect(tmp_path / "q.db")
-    broken = Step(2, 1, "CREATE TABLE lq_half (x TEXT);\nCREATE TABLE lq_half (x TEXT);\n")
+    broken = Step(NEWEST + 1, 1, "CREATE TABLE lq_half (x TEXT);\nCREATE TABLE lq_half (x TEXT);\n")
     with pytest.raises(sqlite3.OperationalError):
         migrate(connection, "q.db", (*STEPS, broken))
     assert not connection.in_transaction
-    assert version_of(connection) == 1
+    assert version_of(connection) == NEWEST
     connection.close()
+
+
+async def test_the_jobs_of_a_file_of_version_1_can_be_claimed_and_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = url_of(tmp_path / "q.db")
+    connection = connect(tmp_path / "q.db")
+    connection.execute("PRAGMA journal_mode = WAL").fetchall()
+    migrate(connection, "q.db", STEPS[:1])
+    old = {
+        "id": str(uuid7(0)), "task": "t", "queue": "default", "backend": "local", "status": "pending", "priority": 0,
+        "payload": "{}", "checksum": 0, "key_scope": "t", "key_forever": 0, "max_retries": 0, "kill_grace": 0,
+        "created_at": 1, "run_at": 1, "sequence": 1,
+    }  # fmt: skip
+    names, marks = ", ".join(old), ", ".join("?" * len(old))
+    connection.execute(f"INSERT INTO lq_job ({names}) VALUES ({marks})", tuple(old.values()))
+    connection.execute("INSERT INTO lq_tally (queue, status, count) VALUES ('default', 'pending', 1)")
+    connection.close()
+    async with await open_store(url) as store:
+        claims = await store.claim("node", [Want(1)], now=2)
+        [[job]] = claims.jobs
+        assert (job.max_rss, job.allow_background, job.suspect) == (None, False, False)
+        assert await store.settle([settle(job, Succeeded("1"), now=3)]) == [Verdict.SETTLED]
