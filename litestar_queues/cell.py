@@ -17,7 +17,8 @@ Layout of a cell, little-endian::
 
     0 number   8 fence   16 started (monotonic ns)   24 started (wall µs)   32 cpu at start (µs)
     40 phase (u32)   44 reason (u32)   48 number to stop   56 fence to stop
-    64 … ring of (number, fence, started (wall µs))
+    64 thread   72 step begun (monotonic ns)
+    80 … ring of (number, fence, started (wall µs))
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ from msgspec import Struct
 RECENT = 512
 """Starts that a cell keeps: more than can be at a worker (``pace.MOST_WAITING``) and on the way to the store."""
 _START = struct.Struct("<QQQ")
-_RING = 64
+_LONG = struct.Struct("<Q")
+_THREAD = 64
+_STEP = 72
+_RING = 80
 SIZE = _RING + RECENT * _START.size
 _JOB = struct.Struct("<QQQQQ")
 _STOP = struct.Struct("<QQ")
@@ -77,6 +81,10 @@ class Shown(Struct, frozen=True):
     cpu: int
     """CPU time of the process when the job started, in microseconds."""
     phase: Phase
+    thread: int = 0
+    """Identity of the thread that runs it, where that is not the main one."""
+    step_began: int = 0
+    """When the step began that keeps the event loop (monotonic nanoseconds); 0 while it waits."""
 
     def has_started(self, number: int, fence: int) -> bool:
         """True when this claim of the job was begun here, whether or not it has ended."""
@@ -101,7 +109,20 @@ class Cell:
         _START.pack_into(self._memory, at, number, fence, started_at)
         self._starts += 1
         _JOB.pack_into(self._memory, self._at, number, fence, started, started_at, cpu)
+        _LONG.pack_into(self._memory, self._at + _THREAD, 0)
         _WORD.pack_into(self._memory, self._at + _PHASE, Phase.RUNNING)
+
+    def run_in_thread(self, thread: int) -> None:
+        """Write down which thread runs the job: its stack is the one to look at."""
+        _LONG.pack_into(self._memory, self._at + _THREAD, thread)
+
+    def begin_step(self, now: int) -> None:
+        """Write down that the job has the event loop, since *now*."""
+        _LONG.pack_into(self._memory, self._at + _STEP, now)
+
+    def end_step(self) -> None:
+        """Write down that the job waits, and others may run."""
+        _LONG.pack_into(self._memory, self._at + _STEP, 0)
 
     def end(self) -> None:
         """Write down that the end of the job has been reported."""
@@ -176,4 +197,7 @@ class CellFile:
 def _shown(content: bytes | mmap.mmap, at: int) -> Shown:
     number, fence, started, started_at, cpu = _JOB.unpack_from(content, at)
     (phase,) = _WORD.unpack_from(content, at + _PHASE)
-    return Shown(number, fence, started, started_at, cpu, Phase(phase) if phase in _PHASES else Phase.IDLE)
+    (thread,) = _LONG.unpack_from(content, at + _THREAD)
+    (step_began,) = _LONG.unpack_from(content, at + _STEP)
+    known = Phase(phase) if phase in _PHASES else Phase.IDLE
+    return Shown(number, fence, started, started_at, cpu, known, thread, step_began)

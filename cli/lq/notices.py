@@ -124,6 +124,8 @@ class Printer:
             case Status.SCHEDULED:
                 wait = (change.run_at - change.settled_at) / SECOND
                 self._line("↻", "retry", f"{head}  again in {duration(wait)}{error}")
+            case Status.PENDING if change.receipt is None:
+                return  # given back before it began: no news
             case _:
                 self._line("↻", "again", f"{head}  {notice.outcome}{error}")
 

@@ -48,6 +48,10 @@ class Stop(Struct):
 
     reason: Reason
     stack: str | None = None
+    thread: int = 0
+    """The thread to look at in *stack*; 0 for the main one."""
+    blocked: int = 0
+    """Microseconds for which it kept the event loop from a neighbour that ran out of time."""
 
 
 class Assignment:
@@ -185,9 +189,11 @@ class Assignment:
                 return Returned("the master was stopped", stop.stack)
 
     def _timeout_error(self, stop: Stop) -> ErrorReport:
-        place = place_in(stop.stack)
-        limit = (self.job.timeout or 0) / SECOND
-        return ErrorReport("TimeoutError", f"ran past its timeout of {limit:g} s" + (f", at {place}" if place else ""))
+        place = place_in(stop.stack, stop.thread)
+        what = f"ran past its timeout of {(self.job.timeout or 0) / SECOND:g} s"
+        if stop.blocked:
+            what = f"blocked its worker's event loop for {stop.blocked / SECOND:.1f} s, so that a neighbour ran out of time"
+        return ErrorReport("TimeoutError", what + (f", at {place}" if place else ""))
 
     def _memory_error(self) -> ErrorReport:
         used, limit = (self.rss or 0) / MEBIBYTE, (self.job.max_rss or 0) / MEBIBYTE

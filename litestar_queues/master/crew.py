@@ -296,15 +296,15 @@ class Crew:
 
     # Jobs.
 
-    def request_stop(self, assignment: Assignment, reason: Reason) -> None:
-        """Make a run stop; a job that has not begun is taken back instead."""
+    def request_stop(self, assignment: Assignment, reason: Reason, blocked: int = 0) -> None:
+        """Make a run stop; a job that has not begun is taken back instead. *blocked*: see ``ladder.begin``."""
         if assignment.stop is not None or assignment.has_ended:
             return
         if assignment.shown() is None and self._dispatch.withdraw(assignment):
             outcome = Cancelled() if reason == Reason.CANCEL else Returned("it was stopped before it began")
             self._rounds.end(assignment.job, outcome, None)
             return
-        stop = ladder.begin(assignment, reason, self._tell)
+        stop = ladder.begin(assignment, reason, self._tell, blocked)
         if stop is not None:
             self._spawn(ladder.enforce(assignment, stop))
 

@@ -26,7 +26,7 @@ class Dispatch:
         pools: tuple[Pool, ...],
         clock: Clock,
         max_result_bytes: int,
-        stop: Callable[[Assignment, Reason], None],
+        stop: Callable[[Assignment, Reason, int], None],
         give_back: Callable[[ClaimedJob, str], None],
     ) -> None:
         self._pools = pools
@@ -127,7 +127,7 @@ class Dispatch:
         lane.add(assignment, alone=pool.must_be_alone(job))
         self._timekeeper.watch(lane, assignment)
         if job.cancel_requested:
-            self._stop(assignment, Reason.CANCEL)
+            self._stop(assignment, Reason.CANCEL, 0)
         return True
 
     def _make_way(self, pool: Pool, claimed: Sequence[ClaimedJob]) -> Sequence[ClaimedJob]:

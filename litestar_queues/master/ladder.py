@@ -24,15 +24,16 @@ from litestar_queues.master.process import WorkerProcess
 _STOPPED = "the process was stopped (state T), so it could not show its stack"
 
 
-def begin(assignment: Assignment, reason: Reason, tell: Subscriber) -> Stop | None:
+def begin(assignment: Assignment, reason: Reason, tell: Subscriber, blocked: int = 0) -> Stop | None:
     """Decide that the run of *assignment* is to stop; from now on its end is known to be our doing.
 
+    *blocked* is for how many microseconds it has kept the event loop from a neighbour that is out of time.
     Returns None for a run that has ended, or is being stopped already: the first reason stays.
     """
     if assignment.stop is not None or assignment.has_ended:
         return None
     job = assignment.job
-    assignment.stop = Stop(reason)
+    assignment.stop = Stop(reason, blocked=blocked)
     tell(JobStopping(job.number, job.task, assignment.worker.name, reason.name.lower()))
     return assignment.stop
 
@@ -43,6 +44,8 @@ async def enforce(assignment: Assignment, stop: Stop) -> None:
     loop = asyncio.get_running_loop()
     grace = 0 if stop.reason == Reason.MEMORY else job.kill_grace
     kill_at = loop.time() + grace / SECOND
+    shown = assignment.shown()
+    stop.thread = 0 if shown is None else shown.thread
     stop.stack = await _look(worker)
     if assignment.has_ended:
         return

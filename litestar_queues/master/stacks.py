@@ -53,11 +53,16 @@ class StackFile:
         self.descriptor = -1
 
 
-def place_in(stack: str | None) -> str | None:
-    """Return the innermost line of the main thread, the last one dumped: ``File "x.py", line 3 in f``."""
+def place_in(stack: str | None, thread: int = 0) -> str | None:
+    """Return the innermost line of a thread: ``File "x.py", line 3 in f``.
+
+    Of *thread*, if that is in *stack*, else of the main one, which is dumped last.
+    """
     if stack is None:
         return None
-    block = stack.rpartition("hread ")[2].splitlines()
+    blocks = stack.split("hread ")
+    wanted = f"0x{thread:016x} "
+    block = next((block for block in blocks if thread and block.startswith(wanted)), blocks[-1]).splitlines()
     frames = [line.strip() for line in block if line.startswith("  File ")]
     return frames[0] if frames else None
 

@@ -30,7 +30,7 @@ class Timekeeper:
     def __init__(
         self,
         clock: Clock,
-        stop: Callable[[Assignment, Reason], None],
+        stop: Callable[[Assignment, Reason, int], None],
         take_back: Callable[[Lane, bool], None],
     ) -> None:
         self._clock = clock
@@ -79,29 +79,39 @@ class Timekeeper:
         now = self._clock.monotonic()
         running, waiting = _sorted_by_cell(lane)
         dues: list[int] = []
+        blocking = _blocking(running, now)
         for assignment, shown in running:
             if assignment.stop is None:
-                dues += self._judge_running(assignment, shown, now)
+                dues += self._judge_running(assignment, shown, blocking, now)
         if waiting:
             moved = max(lane.last_sign, waiting[0].sent, *(shown.started for _, shown in running))
             dues.append(self._judge_waiting(lane, running, moved, now))
         return min(dues, default=None)
 
-    def _judge_running(self, assignment: Assignment, shown: Shown, now: int) -> list[int]:
-        """Stop a run that is over a limit, or return when to look again."""
+    def _judge_running(
+        self, assignment: Assignment, shown: Shown, blocking: tuple[Assignment, Reason, int] | None, now: int
+    ) -> list[int]:
+        """Stop a run that is over a limit, or return when to look again.
+
+        One that is out of time because a neighbour is *blocking* the event loop is not to blame: the
+        neighbour is stopped, and the worker's death gives this one back uncharged.
+        """
         job = assignment.job
         dues: list[int] = []
         if job.max_rss is not None:
             if assignment.sample_memory() > job.max_rss:
-                self._stop(assignment, Reason.MEMORY)
+                self._stop(assignment, Reason.MEMORY, 0)
                 return []
             dues.append(now + MEMORY_LOOK)
         if job.timeout is not None:
             due = shown.started + job.timeout * 1_000
-            if due <= now:
-                self._stop(assignment, Reason.TIMEOUT)
-                return []
-            dues.append(due)
+            if due > now:
+                dues.append(due)
+            elif blocking is None or blocking[0] is assignment:
+                self._stop(assignment, Reason.TIMEOUT, 0)
+            else:
+                self._stop(*blocking)
+                dues.append(now + DAWDLE)
         return dues
 
     def _judge_waiting(self, lane: Lane, running: list[tuple[Assignment, Shown]], moved: int, now: int) -> int:
@@ -120,6 +130,14 @@ class Timekeeper:
             lane.is_silent = True
             self._take_back(lane, True)
         return now + DAWDLE
+
+
+def _blocking(running: list[tuple[Assignment, Shown]], now: int) -> tuple[Assignment, Reason, int] | None:
+    """Return the run that has kept the event loop for longer than any step should, and for how long (microseconds)."""
+    for assignment, shown in running:
+        if len(running) > 1 and shown.step_began and now - shown.step_began > DAWDLE:
+            return assignment, Reason.TIMEOUT, (now - shown.step_began) // 1_000
+    return None
 
 
 def _sorted_by_cell(lane: Lane) -> tuple[list[tuple[Assignment, Shown]], list[Assignment]]:

@@ -10,6 +10,7 @@
     marks         what the process shows of itself in /proc: its title and its cookie
     serving       take a job, run it, report it, take the next
     slots         the same for several jobs at a time
+    stepping      which job has the event loop, and since when
     interrupts    a signal from the master becomes a cancellation or an exception in the task
     leftovers     processes that a job leaves behind
     speaking      progress, log records, print and standard output become frames, within a share

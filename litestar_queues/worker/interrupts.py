@@ -40,6 +40,8 @@ class Gate:
         """
         self._task = task
         self._thread = threading.get_ident()
+        if self._thread != _MAIN:
+            self._cell.run_in_thread(self._thread)
         self._context = context
         self._interrupts.gates[self._cell] = self
         self.deliver()

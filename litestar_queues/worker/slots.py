@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import Context
+from contextvars import copy_context
 
 import uvloop
 
@@ -18,7 +18,7 @@ from litestar_queues.cell import Cell
 from litestar_queues.clock import Clock
 from litestar_queues.registry import tasks
 from litestar_queues.running import Execution
-from litestar_queues.worker import leftovers
+from litestar_queues.worker import leftovers, stepping
 from litestar_queues.worker.birth import Worker
 from litestar_queues.worker.interrupts import Interrupts
 from litestar_queues.worker.serving import begin, warn_of_ended
@@ -34,6 +34,7 @@ class SlotServer:
         self._free = list(reversed(worker.cells))
         self._interrupts = Interrupts()
         self._loop = uvloop.new_event_loop()
+        self._loop.set_task_factory(stepping.make_task)
         self._threads = ThreadPoolExecutor(len(worker.cells), thread_name_prefix="lq-slot")
         self._running: set[asyncio.Task[None]] = set()
         self._closed = self._loop.create_future()
@@ -78,7 +79,7 @@ class SlotServer:
         # The cell first: what comes after it may fail, and the master must know whose fault it was.
         cell = self._free.pop()
         begin(cell, run, self._clock)
-        job = self._loop.create_task(self._serve_one(run, cell), context=Context())
+        job = self._loop.create_task(self._serve_one(run, cell), context=stepping.context_of(cell, copy_context()))
         self._running.add(job)
         job.add_done_callback(self._running.discard)
 
