@@ -18,67 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from common import bench, cpu_of_tree, milliseconds, starts
 
 from litestar_queues import QueueConfig, QueueService, TaskRequest
 from support import logbook, zoo
-from support.masters import RunningMaster
 from support.waiting import wait_until
-
-
-def percentile(values: list[float], share: float) -> float:
-    return sorted(values)[min(int(len(values) * share), len(values) - 1)]
-
-
-def milliseconds(values: list[float]) -> str:
-    p50, p99 = percentile(values, 0.5), percentile(values, 0.99)
-    return f"p50 {p50 * 1e3:.2f} ms, p99 {p99 * 1e3:.2f} ms, worst {max(values) * 1e3:.2f} ms ({len(values)} samples)"
-
-
-@contextlib.contextmanager
-def bench(*arguments: str) -> Iterator[tuple[str, RunningMaster, Path]]:
-    with tempfile.TemporaryDirectory(prefix="lq-bench-", dir=os.environ.get("LQ_BENCH_DIR")) as folder:
-        path = Path(folder)
-        os.environ[logbook.VARIABLE] = str(path / "logbook")
-        url = f"sqlite:///{path / 'bench.db'}"
-        with RunningMaster(path, "--import", "support.zoo", "--log-level", "none", *arguments, url=url) as master:
-            master.until_serving()
-            wait_until(lambda: _are_idle(master), "workers and spare have booted")
-            yield url, master, path
-
-
-def _are_idle(master: RunningMaster) -> bool:
-    """True once nothing of the master has used any CPU for half a second: everything has booted."""
-    before = cpu_of_tree(master)
-    time.sleep(0.5)
-    return len(master.workers()) >= 2 and cpu_of_tree(master) - before < 0.03
-
-
-def cpu_of_tree(master: RunningMaster) -> float:
-    ticks = 0
-    for pid in [master.pid, *master.workers()]:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-async def drain(seconds: float) -> None:
-    """Drain no-op jobs with two workers, one job in flight each."""
-    count = 3_000
-    with bench("--concurrency", "2") as (url, master, _):
-        async with QueueService(QueueConfig(queue_backend=url)) as service:
-            blocker = TaskRequest(zoo.good.using(timeout=60), (1,))
-            before, started = cpu_of_tree(master), time.perf_counter()
-            results = await service.enqueue_many([blocker] * count)
-            await results[-1].wait(120)
-            while (await service.get_statistics()).completed < count:
-                await asyncio.sleep(0.002)
-            took = time.perf_counter() - started
-            cpu = cpu_of_tree(master) - before
-    print(f"drain: {count / took:,.0f} jobs/s, {cpu / count * 1e6:.0f} µs of CPU per job in master and workers")
 
 
 async def pickup(seconds: float) -> None:
@@ -180,14 +127,13 @@ async def replacement(seconds: float) -> None:
                 name = f"job-{index}"
                 flag = path / f"go-{index}"
                 result = await service.enqueue(zoo.until_told, name, str(flag))
-                [line] = wait_until(lambda name=name: _starts(path, name), "it has started")
+                [line] = wait_until(lambda name=name: starts(path, name), "it has started")
                 at = time.monotonic_ns()
                 os.kill(int(line[1]), signal.SIGKILL)
-                lines = wait_until(lambda name=name: _starts(path, name)[1:], "it has started again")
+                lines = wait_until(lambda name=name: starts(path, name)[1:], "it has started again")
                 waits.append((int(lines[0][0]) - at) / 1e9)
                 flag.touch()
                 await result.wait(30)
-                await asyncio.sleep(0.8)  # until a new spare is ready: what a worker that dies now and then finds
     print(f"kill -9 of a worker, until its job runs again: {milliseconds(waits)}")
 
 
@@ -198,7 +144,7 @@ async def orphans(seconds: float) -> None:
         with bench("--concurrency", "2") as (url, master, path):
             async with QueueService(QueueConfig(queue_backend=url)) as service:
                 await service.enqueue(zoo.until_told, "held", str(path / "never"))
-                wait_until(lambda path=path: _starts(path, "held"), "it has started")
+                wait_until(lambda path=path: starts(path, "held"), "it has started")
                 at = time.monotonic()
                 master.signal(signal.SIGKILL)
                 master.process.wait()
@@ -214,7 +160,7 @@ async def idle(seconds: float) -> None:
         await asyncio.sleep(min(seconds, 10))
         share = (cpu_of_tree(master) - before) / (time.monotonic() - at)
         memory = int(Path(f"/proc/{master.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    print(f"idle: {share * 100:.2f} % of a core with 2 workers and a spare; master {memory / 2**20:.0f} MiB")
+    print(f"idle: {share * 100:.2f} % of a core with 2 workers; master {memory / 2**20:.0f} MiB")
 
 
 async def start(seconds: float) -> None:
@@ -228,12 +174,8 @@ async def start(seconds: float) -> None:
     print(f"lq inspect: median {statistics.median(takes) * 1e3:.0f} ms")
 
 
-def _starts(path: Path, name: str) -> list[list[str]]:
-    return [words for words in logbook.read(path / "logbook") if words[2:4] == ["start", name]]
-
-
 MEASURES: dict[str, Callable[[float], object]] = {
-    each.__name__: each for each in (drain, pickup, enqueue, writers, kills, replacement, orphans, idle, start)
+    each.__name__: each for each in (pickup, enqueue, writers, kills, replacement, orphans, idle, start)
 }
 
 

@@ -222,3 +222,11 @@ def until_told(name: str, flag: str) -> str:
 async def enqueues_more(number: int) -> str:
     result = await good.enqueue(number)
     return str(result.id)
+
+
+@task
+def sometimes_hangs(flag: str, number: int) -> int:
+    """Hang in C if this is number 0 and *flag* is there."""
+    if number == 0 and os.path.exists(flag):
+        deque(repeat(None), maxlen=0)
+    return number

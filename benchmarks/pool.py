@@ -1,0 +1,179 @@
+"""The process pool at full strength: ``python benchmarks/pool.py [NAME …]``.
+
+Each measure starts real masters on databases of its own and prints figures; none of them is a test.
+The settings are the defaults: ``synchronous=FULL``, every job with a timeout, results read back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from common import bench, cpu_of_tree, milliseconds, starts
+
+from litestar_queues import QueueConfig, QueueService, TaskRequest
+from support import logbook, zoo
+from support.masters import RunningMaster
+from support.waiting import wait_until
+
+SLOW_APP = """
+import time
+time.sleep(2)  # what a large application takes to import
+from support import zoo
+"""
+
+
+async def drain(count: int) -> None:
+    """Drain no-op jobs with two workers; every result is read back and compared."""
+    with tempfile.TemporaryDirectory(prefix="lq-bench-", dir=os.environ.get("LQ_BENCH_DIR")) as folder:
+        url = f"sqlite:///{folder}/drain.db"
+        async with QueueService(QueueConfig(queue_backend=url)) as service:
+            quick = zoo.good.using(timeout=60)
+            for first in range(0, count, 10_000):
+                numbers = range(first, min(first + 10_000, count))
+                await service.enqueue_many([TaskRequest(quick, (number,)) for number in numbers])
+            with RunningMaster(
+                Path(folder), "--import", "support.zoo", "--log-level", "none", "-c", "2", url=url
+            ) as master:
+                while (await service.get_statistics()).completed < count:
+                    await asyncio.sleep(0.1)
+                cpu = cpu_of_tree(master)
+                memory = _memory_of(master.pid)
+            for first in range(0, count, 10_000):
+                records = await service.store.get(range(first + 1, min(first + 10_000, count) + 1))
+                for record in records:
+                    assert record is not None
+                    assert (record.result, record.attempt) == (record.args[0] + 1, 1), record
+        with contextlib.closing(sqlite3.connect(f"{folder}/drain.db")) as connection:
+            [(took, commits)] = connection.execute(
+                "SELECT (max(ended_at) - min(claimed_at)) / 1e6, count(DISTINCT sequence) FROM lq_job"
+            ).fetchall()
+    print(
+        f"drain: {count:,} jobs in {took:.2f} s: {count / took:,.0f} jobs/s, {cpu / count * 1e6:.0f} µs of CPU per job over "
+        f"all processes, {commits:,} commits with settlements, master {memory / 2**20:.0f} MiB"
+    )
+
+
+async def killed_master(count: int) -> None:
+    """kill -9 of the master in the middle of a drain: what is lost, and what runs again."""
+    count = min(count, 40_000)
+    with tempfile.TemporaryDirectory(prefix="lq-bench-", dir=os.environ.get("LQ_BENCH_DIR")) as folder:
+        url, path = f"sqlite:///{folder}/drain.db", Path(folder)
+        os.environ[logbook.VARIABLE] = str(path / "logbook")
+        async with QueueService(QueueConfig(queue_backend=url)) as service:
+            jobs = [TaskRequest(zoo.recorded.using(timeout=60), (f"j{number}",)) for number in range(count)]
+            await service.enqueue_many(jobs)
+            arguments = ("--import", "support.zoo", "--log-level", "none", "-c", "2")
+            with RunningMaster(path, *arguments, url=url) as first:
+                while (await service.get_statistics()).completed < count // 2:
+                    await asyncio.sleep(0.01)
+                first.signal(signal.SIGKILL)
+                first.process.wait()
+            with RunningMaster(path, *arguments, url=url):
+                while (await service.get_statistics()).completed < count:
+                    await asyncio.sleep(0.1)
+        began = Counter(words[3] for words in logbook.read(path / "logbook") if words[2] == "start")
+        with contextlib.closing(sqlite3.connect(f"{folder}/drain.db")) as connection:
+            [(attempts,)] = connection.execute("SELECT sum(attempts) FROM lq_job").fetchall()
+    again = sum(began.values()) - len(began)
+    print(
+        f"kill -9 of the master while {count:,} jobs drain: {count - len(began)} lost, {again} ran again, "
+        f"{sum(began.values()):,} starts, {attempts:,} attempts recorded"
+    )
+
+
+async def replacement(count: int) -> None:
+    """An application that takes 2 s to import: from kill -9 of a worker until its next job has started."""
+    waits: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="lq-bench-") as folder:
+        path = Path(folder)
+        (path / "slow_app.py").write_text(SLOW_APP)
+        os.environ[logbook.VARIABLE] = str(path / "logbook")
+        url = f"sqlite:///{path / 'bench.db'}"
+        with RunningMaster(path, "--import", "slow_app", "-c", "1", "--log-level", "none", url=url) as master:
+            master.until_serving()
+            async with QueueService(QueueConfig(queue_backend=url)) as service:
+                for index in range(50):
+                    name, flag = f"job-{index}", path / f"go-{index}"
+                    result = await service.enqueue(zoo.until_told, name, str(flag))
+                    [line] = wait_until(lambda name=name: starts(path, name), "it has started")
+                    at = time.monotonic_ns()
+                    os.kill(int(line[1]), signal.SIGKILL)
+                    lines = wait_until(lambda name=name: starts(path, name)[1:], "it has started again")
+                    waits.append((int(lines[0][0]) - at) / 1e9)
+                    flag.touch()
+                    await result.wait(30)
+    print(f"kill -9 of a worker of an app that takes 2 s to import, until the job runs again: {milliseconds(waits)}")
+
+
+async def behind_a_hang(count: int) -> None:
+    """32 short jobs at one worker, the first of which hangs in C without a timeout: when the others have run."""
+    waits: list[float] = []
+    with bench("--concurrency", "2") as (url, _master, path):
+        async with QueueService(QueueConfig(queue_backend=url)) as service:
+            for round in range(5):
+                await service.enqueue_many([TaskRequest(zoo.sometimes_hangs, (str(path / "no"), 0))] * 200)
+                while (await service.get_statistics()).total - (await service.get_statistics()).completed > round:
+                    await asyncio.sleep(0.01)
+                hang = path / f"hang-{round}"
+                hang.touch()
+                at = time.monotonic()
+                results = await service.enqueue_many(
+                    [TaskRequest(zoo.sometimes_hangs, (str(hang), number)) for number in range(32)]
+                )
+                for result in results[1:]:
+                    assert (await result.wait(30)).status == "completed"
+                waits.append(time.monotonic() - at)
+                await results[0].cancel()
+                await results[0].wait(30)
+    print(f"31 jobs that waited behind one that hangs in C: all done after {milliseconds(waits)}")
+
+
+async def zygote(count: int) -> None:
+    """kill -9 of the zygote under load, ten times."""
+    with bench("--concurrency", "2") as (url, master, path):
+        async with QueueService(QueueConfig(queue_backend=url)) as service:
+            names = [f"z{number}" for number in range(4_000)]
+            results = await service.enqueue_many([TaskRequest(zoo.recorded, (name,)) for name in names])
+            for _ in range(10):
+                [pid] = wait_until(lambda: len(master.workers()) == 2 and master.zygotes(), "there is a zygote")
+                os.kill(pid, signal.SIGKILL)
+                wait_until(lambda pid=pid: pid not in master.zygotes(), "it is gone")
+            records = [await result.wait(60) for result in results]
+        began = Counter(words[3] for words in logbook.read(path / "logbook") if words[2] == "start")
+    ends = Counter(str(record.status) for record in records)
+    again = sum(began.values()) - len(began)
+    print(
+        f"kill -9 of the zygote, ten times under load: {dict(ends)}, {len(names) - len(began)} lost, {again} ran again"
+    )
+
+
+def _memory_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+MEASURES: dict[str, Callable[[int], object]] = {
+    each.__name__: each for each in (drain, killed_master, replacement, behind_a_hang, zygote)
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MEASURES)} [all]")
+    parser.add_argument("--jobs", type=int, default=100_000, help="how many jobs are drained [100000]")
+    given = parser.parse_args()
+    for name in given.names or MEASURES:
+        asyncio.run(MEASURES[name](given.jobs))  # type: ignore[arg-type]  # each is a coroutine function
+
+
+if __name__ == "__main__":
+    main()
