@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 from litestar_queues.exceptions import QueueError
+from litestar_queues.models import NewJob
 
 
 class Enqueuer(Protocol):
@@ -20,6 +21,10 @@ class Enqueuer(Protocol):
         self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
     ) -> Any:
         """Store one call; *kwargs* are all the task's."""
+        ...
+
+    def prepare_known(self, task: Any, args: tuple[Any, ...], options_and_kwargs: dict[str, Any]) -> NewJob:
+        """Return the job of one call of a task that is registered in this process, and store nothing."""
         ...
 
 

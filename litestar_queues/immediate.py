@@ -135,10 +135,20 @@ class _Work:
             if not claims.jobs[0]:
                 return  # cancelled or expired before it could run
             settlement = await self._run_once(claims.jobs[0][0], may_snooze=snoozes < MAX_SNOOZES)
-            if settlement is None or settlement.status in TERMINAL:
+            if settlement is None:
+                return
+            if settlement.status in TERMINAL:
+                await self._run_successors(settlement.successors)
                 return
             snoozes += settlement.error is None  # nothing but a snooze lives on without an error
         await self._store.cancel([number], now=self._clock.now())
+
+    async def _run_successors(self, jobs: Sequence[NewJob]) -> None:
+        """Run what was added with a completion, where it runs in its caller, which is this."""
+        here = [job for job in jobs if self._immediate.serves(job)]
+        for job, record in zip(here, await self._store.get([job.id for job in here]), strict=True):
+            if record is not None:  # None: another live job holds its key
+                await self._run(record.number, job.backend)
 
     async def _run_once(self, job: ClaimedJob, *, may_snooze: bool) -> Settlement | None:
         """Run one attempt and settle it; None when somebody else has settled the job."""
@@ -178,7 +188,7 @@ class _Work:
         report = None if attempt.cancelled() else attempt.result()
         receipt = execution.receipt() if report is None else report.receipt
         if isinstance(report, wire.Done):
-            return Succeeded(report.result), receipt
+            return Succeeded(report.result, report.successors), receipt
         if self._is_stopped:
             return _cancelled_by_caller(), receipt
         if not done:

@@ -30,7 +30,7 @@ import msgspec
 from msgspec import Struct
 
 from litestar_queues.clock import SECOND
-from litestar_queues.models import Attempt, ClaimedJob, ErrorReport, Receipt, Status
+from litestar_queues.models import Attempt, ClaimedJob, ErrorReport, NewJob, Receipt, Status
 
 MAX_CRASHES = 3
 """A job that kills its worker this often is failed: it would empty the pool for ever."""
@@ -75,9 +75,10 @@ DEFAULT_BACKOFF = RetryBackoff()
 
 
 class Succeeded(Struct, frozen=True, tag="succeeded"):
-    """The function returned; *result* is its value as JSON."""
+    """The function returned; *result* is its value as JSON, *successors* are to be added with the completion."""
 
     result: str
+    successors: tuple[NewJob, ...] = ()
 
 
 class Raised(Struct, frozen=True, tag="raised"):
@@ -174,6 +175,8 @@ class Settlement(Struct, frozen=True, kw_only=True):
     result: str | None = None
     error: ErrorReport | None = None
     receipt: Receipt | None = None
+    successors: tuple[NewJob, ...] = ()
+    """Jobs to add where, and only where, this is written."""
     suspect: bool = False
     """The next attempt is to run alone."""
     attempt: Attempt | None = None
@@ -188,8 +191,8 @@ def settle(job: ClaimedJob, outcome: Outcome, receipt: Receipt | None = None, *,
     """
     change = _Change(job, outcome, receipt, now)
     match outcome:
-        case Succeeded(result):
-            return change.to(Status.COMPLETED, result=result)
+        case Succeeded(result, successors):
+            return change.to(Status.COMPLETED, result=result, successors=successors)
         case Raised(error, retryable, delay):
             return change.retry(error, retryable=retryable, delay=delay)
         case TimedOut(error) | OverMemory(error):
@@ -226,6 +229,7 @@ class _Change:
         result: str | None = None,
         error: ErrorReport | None = None,
         run_at: int | None = None,
+        successors: tuple[NewJob, ...] = (),
         spent: tuple[int, int, int] = (0, 0, 0),
         unknown_since: int | None = None,
     ) -> Settlement:
@@ -246,6 +250,7 @@ class _Change:
             result=result,
             error=error,
             receipt=self.receipt,
+            successors=successors,
             suspect=self._is_suspect(),
             attempt=self._history(error),
         )

@@ -16,6 +16,7 @@ from litestar_queues.lifecycle import RetryBackoff
 from litestar_queues.models import NewJob
 from litestar_queues.nodes import Parameter, TaskEntry
 from litestar_queues.payload import check_size, checksum, encode_plain
+from litestar_queues.registry import tasks
 from litestar_queues.sizes import to_bytes
 from litestar_queues.tasks import Task
 
@@ -48,6 +49,23 @@ def build_job(
     payload = task.codec.encode(args, kwargs)
     chosen = task.using(**options).checked if options else task.checked
     return _new_job(task.name, payload, chosen, config=config, now=now)
+
+
+def build_known_job(
+    task: Task[..., Any] | str,
+    args: tuple[Any, ...],
+    options_and_kwargs: Mapping[str, Any],
+    *,
+    config: QueueConfig,
+    now: int,
+) -> NewJob:
+    """Return the job of one call of a task that is registered here; ``UnknownTaskError`` for another name."""
+    known = tasks.get(task) if isinstance(task, str) else task
+    if not isinstance(known, Task):
+        msg = f"{task!r} is no task; decorate the function with @task, or give a task's name"
+        raise TypeError(msg)
+    options, kwargs = split_options(known, options_and_kwargs)
+    return build_job(known, args, kwargs, options, config=config, now=now)
 
 
 def build_named_job(

@@ -164,7 +164,8 @@ class Execution:
 
     def _done(self, task: Task[..., Any], value: Any) -> Done:
         result = task.results.encode(value, self._run.max_result_bytes)
-        return Done(self._run.number, self._run.fence, result, self.receipt())
+        successors = self.context.take_successors()
+        return Done(self._run.number, self._run.fence, result, self.receipt(), successors=successors)
 
     def _failed(self, error: BaseException) -> Failed:
         retryable, delay = False, None

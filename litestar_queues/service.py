@@ -30,7 +30,7 @@ from litestar_queues.models import (
 )
 from litestar_queues.nodes import TaskEntry
 from litestar_queues.registry import tasks
-from litestar_queues.request import build_job, build_named_job, split_options
+from litestar_queues.request import build_job, build_known_job, build_named_job, split_options
 from litestar_queues.results import TaskResult, first_record
 from litestar_queues.store import Store, open_store
 from litestar_queues.tasks import Task
@@ -159,6 +159,12 @@ class QueueService:
         """Return the job of one call, checked and not yet stored: ``enqueue`` is ``prepare``, then ``add``."""
         options, kwargs = await self._split(task, options_and_kwargs)
         return await self._prepare(task, args, kwargs, options)
+
+    def prepare_known(
+        self, task: Task[..., Any] | str, args: tuple[Any, ...], options_and_kwargs: dict[str, Any]
+    ) -> NewJob:
+        """Return the job of one call of a task that is registered in this process; stores nothing, asks no store."""
+        return build_known_job(task, args, options_and_kwargs, config=self.config, now=self._clock.now())
 
     async def add(self, jobs: Sequence[NewJob]) -> list[TaskResult[Any]]:
         """Store prepared jobs in one transaction, all or none; may be repeated after a ``StoreError``.

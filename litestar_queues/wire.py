@@ -28,7 +28,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from litestar_queues.models import Count, ErrorReport, Receipt
+from litestar_queues.models import Count, ErrorReport, NewJob, Receipt
 from litestar_queues.nodes import Catalogue
 
 INLINE_LIMIT = 60_000
@@ -145,6 +145,8 @@ class Done(Struct, tag="done", array_like=True):
     """Events and lines not sent because the job said more than its share."""
     is_last: bool = False
     """The worker ends now: the job was allowed to leave processes behind, and did."""
+    successors: tuple[NewJob, ...] = ()
+    """Jobs to add with the completion."""
 
 
 class Failed(Struct, tag="failed", array_like=True):

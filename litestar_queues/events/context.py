@@ -16,7 +16,9 @@ from uuid import UUID
 import msgspec
 
 from litestar_queues.clock import Clock
+from litestar_queues.enqueuer import find_enqueuer
 from litestar_queues.exceptions import JobCancelledError, PayloadError, QueueError
+from litestar_queues.models import NewJob
 from litestar_queues.wire import Event, Log, Progress
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
@@ -29,6 +31,9 @@ MAX_MESSAGE = 16_384
 """Characters of one message that are kept; what is longer is cut, and says so."""
 MAX_PAYLOAD = 65_536
 """Bytes of one event's payload as JSON."""
+MAX_SUCCESSORS = 1_000
+MAX_SUCCESSOR_BYTES = 32 * 1024 * 1024
+"""Of the arguments of the jobs that one run adds on success: with them its report stays below ``wire.MAX_FRAME``."""
 
 
 class Sink(Protocol):
@@ -47,7 +52,7 @@ class TaskExecutionContext:
     """
 
     __slots__ = (
-        "_clock", "_is_cancelled", "_sink", "attempt", "fence", "max_retries", "number", "queue",
+        "_clock", "_is_cancelled", "_sink", "_successors", "attempt", "fence", "max_retries", "number", "queue",
         "retry_count", "task_id", "task_name", "worker_id",
     )  # fmt: skip
 
@@ -78,6 +83,7 @@ class TaskExecutionContext:
         self._sink = sink
         self._clock = clock
         self._is_cancelled = False
+        self._successors: list[NewJob] | None = []
 
     def __repr__(self) -> str:
         return f"<TaskExecutionContext #{self.number} {self.task_name} attempt {self.attempt}>"
@@ -129,6 +135,41 @@ class TaskExecutionContext:
     def event_sync(self, type: str, message: str | None = None, payload: dict[str, Any] | None = None) -> None:
         """Do what ``event`` does, from synchronous code."""
         self.say(Event(self.number, self.fence, self._clock.now(), str(type)[:200], cut(message), _json(payload)))
+
+    def enqueue_on_success(self, task: Any, /, *args: Any, **options_and_kwargs: Any) -> UUID:
+        """Add a job with the completion of this one, in one transaction: both or neither; return its id.
+
+        *task* is a ``Task`` (also ``task.using(…)``), or the name of one that is registered here; options
+        may be given beside the arguments, as to ``QueueService.enqueue``. The call is checked now, and
+        nothing is stored before this job's result is: if it fails, snoozes, is cancelled or dies, nothing
+        is added. Works from asynchronous and synchronous code.
+
+        Where another live job holds the key, that one stands, and the returned id is not stored.
+        Raises what ``Task.enqueue`` raises, ``ValueError`` for ``on_duplicate="raise"`` (nobody could
+        be told), ``PayloadError`` for more than 1,000 jobs or 32 MiB of arguments, and ``QueueError``
+        once this run has ended.
+        """
+        job = find_enqueuer().prepare_known(task, args, options_and_kwargs)
+        if job.on_duplicate == "raise":
+            msg = 'enqueue_on_success cannot raise for a duplicate later; use on_duplicate="reuse" or "replace"'
+            raise ValueError(msg)
+        if self._successors is None:
+            msg = f"the run of #{self.number} has ended; enqueue_on_success must be called while it runs"
+            raise QueueError(msg)
+        size = sum(len(other.payload) for other in self._successors) + len(job.payload)
+        if len(self._successors) >= MAX_SUCCESSORS or size > MAX_SUCCESSOR_BYTES:
+            msg = (
+                f"one run may add {MAX_SUCCESSORS} jobs with {MAX_SUCCESSOR_BYTES} bytes of arguments; "
+                "enqueue the rest, or let one of them enqueue more"
+            )
+            raise PayloadError(msg)
+        self._successors.append(job)
+        return job.id
+
+    def take_successors(self) -> tuple[NewJob, ...]:
+        """Return what is to be added with the completion, and take no more; for whoever reports that."""
+        taken, self._successors = self._successors, None
+        return tuple(taken or ())
 
     def say(self, report: Progress | Log | Event) -> None:
         """Send a report about this run; for those who make one of what the task prints or logs."""

@@ -148,7 +148,7 @@ class Assignment:
         """Return what a worker's last word about the job means."""
         receipt = self._with_peak(report.receipt)
         if isinstance(report, Done):
-            return Succeeded(report.result), receipt
+            return Succeeded(report.result, report.successors), receipt
         match report.kind:
             case "interrupted" if self.stop is not None:
                 return self._stopped(self.stop, None), receipt

@@ -142,7 +142,11 @@ class JobStore(Protocol):
         ...
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Verdict]:
-        """Write what became of claimed jobs, fenced, and say of each whether it was written."""
+        """Write what became of claimed jobs, fenced, and say of each whether it was written.
+
+        The *successors* of one that was written are added in the same transaction, as ``add`` would:
+        both or neither. Those of one that was not written are not.
+        """
         ...
 
     async def record(self, events: Sequence[StoredEvent]) -> None:

@@ -46,7 +46,7 @@ def main() -> int:
 def _work(newborn: Newborn, config: QueueConfig) -> int:
     clock = SystemClock()
     worker = become_worker(newborn, clock)
-    set_process_enqueuer(WorkerEnqueuer(dataclasses.replace(config, queue_backend=worker.url)))
+    set_process_enqueuer(WorkerEnqueuer(dataclasses.replace(config, queue_backend=worker.url), clock))
     wire.send(worker.reports, wire.Ready(os.getpid()))
     server = serving.Server(worker, clock) if len(worker.cells) == 1 else slots.SlotServer(worker, clock)
     server.serve()

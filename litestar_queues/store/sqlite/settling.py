@@ -9,6 +9,7 @@ import msgspec
 from litestar_queues.lifecycle import Settlement
 from litestar_queues.models import TERMINAL, Attempt, ErrorReport, Receipt, Status, StoredEvent
 from litestar_queues.store.base import Verdict
+from litestar_queues.store.sqlite.adding import add
 from litestar_queues.store.sqlite.transaction import ManyRows, Row, Transaction, numbers_of
 
 _RUNNING = (
@@ -70,6 +71,9 @@ def settle(transaction: Transaction, settlements: Sequence[Settlement]) -> list[
             verdicts.append(Verdict.SETTLED)
             accepted.append(settlement)
     _write(transaction, accepted)
+    successors = [job for settlement in accepted for job in settlement.successors]
+    if successors:
+        add(transaction, successors)
     return verdicts
 
 
