@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, ParamSpec, Self, TypeVar, overload
+from typing import Any, NamedTuple, ParamSpec, Self, TypeVar, cast, overload
 from uuid import UUID
 
 from litestar_queues import enqueuer
@@ -33,6 +33,7 @@ from litestar_queues.registry import tasks
 from litestar_queues.request import build_job, build_known_job, build_named_job, split_options
 from litestar_queues.results import TaskResult, first_record
 from litestar_queues.store import Store, open_store
+from litestar_queues.synchronous import BlockingService, SyncQueueService
 from litestar_queues.tasks import Task
 from litestar_queues.watching import Watcher
 
@@ -96,6 +97,19 @@ class QueueService:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    @classmethod
+    def sync(cls, config: QueueConfig | None = None) -> SyncQueueService:
+        """Return the synchronous twin, for scripts: the same methods, and they block. It is open already.
+
+        ::
+
+            with QueueService.sync(QueueConfig()) as queues:
+                queues.enqueue(render_report, "report-1").get(timeout=60)
+
+        Raises what ``open`` raises.
+        """
+        return cast("SyncQueueService", BlockingService(cls(config)))
 
     @property
     def is_open(self) -> bool:

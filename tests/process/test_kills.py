@@ -307,3 +307,16 @@ async def test_a_job_that_ran_in_a_caller_which_died_is_failed_and_not_left(
     start_master("--concurrency", "1").until_serving()
     record = await (await service.get_result(1)).wait(30)
     assert (record.status, record.failure and record.failure.type) == ("failed", "CallerLost")
+
+
+async def test_a_job_adds_others_with_its_completion_and_none_without(
+    service: QueueService, start_master: StartMaster, logbook_file: Path
+) -> None:
+    start_master("--concurrency", "1").until_serving()
+    failed = await service.enqueue(zoo.then, "never", fail=True)
+    assert (await failed.wait(30)).status == "failed"
+    done = await service.enqueue(zoo.then, "next")
+    following = await service.get_result(await done.get(30))
+    assert (await following.wait(30)).result == "next"
+    assert not started(logbook_file, "never")
+    assert (await service.get_statistics()).total == 3

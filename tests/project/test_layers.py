@@ -15,7 +15,7 @@ from tests_root import ROOT, sources
 LEVELS = {
     0: "exceptions clock ids sizes models nodes lifecycle payload options config",
     1: "tasks registry enqueuer request store wire cell",
-    2: "service results watching immediate events running",
+    2: "service synchronous results watching immediate events running",
     3: "worker master",
     4: "background plugin",
     5: "lq",

@@ -310,3 +310,40 @@ def _opened(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@task("immediate.first", retries=1)
+async def first(good_at: int, _task_context: TaskExecutionContext = INJECTED) -> None:
+    calls.append("first")
+    _task_context.enqueue_on_success(flaky, 1)
+    if len(calls) < good_at:
+        raise ValueError("not yet")
+
+
+async def test_what_a_job_adds_on_success_runs_here_too(immediate: QueueService) -> None:
+    await immediate.enqueue(first, 2)
+    records = await immediate.list_tasks()
+    assert [(record.task_name, record.status) for record in records] == [
+        ("immediate.flaky", "completed"),
+        ("immediate.first", "completed"),
+    ]
+
+
+@task("immediate.too_many")
+async def too_many(_task_context: TaskExecutionContext = INJECTED) -> None:
+    for _ in range(1001):
+        _task_context.enqueue_on_success(flaky, 1)
+
+
+@task("immediate.raising")
+async def raising(_task_context: TaskExecutionContext = INJECTED) -> None:
+    _task_context.enqueue_on_success(flaky, 1, key="k", on_duplicate="raise")
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"), [(too_many, "one run may add 1000 jobs"), (raising, "cannot raise for a duplicate")]
+)
+async def test_what_cannot_follow_is_an_error_in_the_task(immediate: QueueService, bad: Any, why: str) -> None:
+    result = await immediate.enqueue(bad)
+    assert (result.status, (await immediate.get_statistics()).total) == ("failed", 1)
+    assert why in (result.error or "")

@@ -230,3 +230,12 @@ def sometimes_hangs(flag: str, number: int) -> int:
     if number == 0 and os.path.exists(flag):
         deque(repeat(None), maxlen=0)
     return number
+
+
+@task
+def then(name: str, fail: bool = False, _task_context: TaskExecutionContext = INJECTED) -> str:
+    """Add a job on success, and succeed or not."""
+    id = _task_context.enqueue_on_success(recorded, name, key=f"then-{name}")
+    if fail:
+        raise ValueError("after all")
+    return str(id)

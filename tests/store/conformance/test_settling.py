@@ -162,3 +162,54 @@ async def test_a_cancel_request_stops_a_job_from_living_on_but_not_from_ending(s
 
 async def test_nothing_to_settle_is_fine(store: Store) -> None:
     assert await store.settle([]) == []
+
+
+async def test_successors_are_added_with_the_completion(store: Store) -> None:
+    await store.add([new_job()])
+    [job] = await claim(store)
+    later = new_job(run_at=NOW + SECOND, queue="later")
+    successors = (new_job(task="next"), later)
+    assert await store.settle([settlement(job, Succeeded("1", successors))]) == [Verdict.SETTLED]
+    added = await store.get([successor.id for successor in successors])
+    assert [record and record.status for record in added] == ["pending", "scheduled"]
+    assert (await store.statistics())["later"].scheduled == 1
+    assert [claimed.task for claimed in await claim(store)] == ["next"]
+
+
+async def test_successors_of_a_settlement_that_came_too_late_are_not_added(store: Store) -> None:
+    await store.add([new_job()])
+    [job] = await claim(store)
+    successor = new_job()
+    late = settlement(job, Succeeded("1", (successor,)))
+    await store.settle([settlement(job, Raised(ERROR))])
+    assert await store.settle([late]) == [Verdict.STALE]
+    assert await store.get([successor.id]) == [None]
+
+
+async def test_a_settlement_that_is_repeated_adds_its_successors_once(store: Store) -> None:
+    await store.add([new_job()])
+    [job] = await claim(store)
+    once = settlement(job, Succeeded("1", (new_job(queue="once"),)))
+    assert await store.settle([once, once]) == [Verdict.SETTLED, Verdict.STALE]
+    assert await store.settle([once]) == [Verdict.STALE]
+    assert (await store.statistics())["once"].total == 1
+
+
+async def test_a_successor_whose_key_is_held_gives_way_or_replaces(store: Store) -> None:
+    await store.add([new_job(), new_job(key="k", queue="held"), new_job(key="l", queue="held")])
+    [job] = await claim(store, 1)
+    reuse = new_job(key="k", payload="[1]")
+    replace = new_job(key="l", payload="[2]", on_duplicate="replace")
+    await store.settle([settlement(job, Succeeded("1", (reuse, replace)))])
+    assert await store.get([reuse.id, replace.id]) == [None, None]
+    assert [held.payload for held in await claim(store, queues=("held",))] == [new_job().payload, "[2]"]
+
+
+async def test_a_successor_may_take_the_key_of_the_job_that_adds_it(store: Store) -> None:
+    await store.add([new_job(key="k")])
+    [job] = await claim(store)
+    successor = new_job(key="k")
+    await store.settle([settlement(job, Succeeded("1", (successor,)))])
+    [record] = await store.get([successor.id])
+    assert record is not None
+    assert record.status == "pending"
