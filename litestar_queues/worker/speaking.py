@@ -109,13 +109,13 @@ class JobStream(io.TextIOBase):
             self._raw.write(text.encode("utf-8", "backslashreplace"))
             return len(text)
         *lines, rest = (self._partial.pop(context, "") + text).split("\n")
-        while len(rest) > MAX_MESSAGE:
-            lines.append(rest[:MAX_MESSAGE])
-            rest = rest[MAX_MESSAGE:]
         for line in lines:
             self._say(context, line)
-        if rest:
-            self._partial[context] = rest
+        whole = len(rest) // MAX_MESSAGE * MAX_MESSAGE
+        for start in range(0, whole, MAX_MESSAGE):
+            self._say(context, rest[start : start + MAX_MESSAGE])
+        if whole < len(rest):
+            self._partial[context] = rest[whole:]
         return len(text)
 
     def flush(self) -> None:

@@ -1,0 +1,204 @@
+"""Tasks for the process pool: strays, memory, threads, blocked loops. Imported by real workers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from itertools import repeat
+from pathlib import Path
+
+from litestar_queues import INJECTED, Snooze, TaskExecutionContext, task
+from support import logbook
+from support.zoo import until_told
+
+SLEEPER = [sys.executable, "-S", "-c", "import signal; signal.pause()"]
+
+
+@task
+def quick(name: str, seconds: float = 0.0) -> str:
+    """Take no time, and write down the start only."""
+    logbook.write("start", name)
+    if seconds:
+        time.sleep(seconds)
+    return name
+
+
+@task
+def hang(name: str = "hang") -> None:
+    logbook.write("start", name)
+    deque(repeat(None), maxlen=0)
+
+
+@task
+def start_and_hang(how: str) -> None:
+    """Leave a process behind in one of the ways there are, then hang in C."""
+    logbook.write("stray", f"{how}:{_leave(how)}")
+    deque(repeat(None), maxlen=0)
+
+
+@task
+def start_and_wait(how: str, flag: str) -> None:
+    logbook.write("stray", f"{how}:{_leave(how)}")
+    while not os.path.exists(flag):
+        time.sleep(0.005)
+
+
+@task
+def leave(how: str) -> int:
+    """Leave a process behind, and succeed."""
+    return _leave(how)
+
+
+def _leave(how: str) -> int:
+    match how:
+        case "popen":
+            return subprocess.Popen(SLEEPER).pid
+        case "session":
+            return subprocess.Popen(SLEEPER, start_new_session=True).pid
+        case "system":
+            file = f"/tmp/lq-test-{os.getpid()}-{time.monotonic_ns()}"
+            os.system(f"sleep 1000 & echo $! > {file}")
+            pid = int(Path(file).read_text())
+            os.unlink(file)
+            return pid
+        case _:
+            return _daemon()
+
+
+def _daemon() -> int:
+    """Fork twice, lead a session, close everything, never exec: what a daemon of the old school does."""
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        pid = os.fork()
+        if pid == 0:
+            os.closerange(0, 4096)
+            while True:
+                signal.pause()
+        os.write(write, str(pid).encode())
+        os._exit(0)
+    os.wait()
+    pid = int(os.read(read, 20))
+    os.close(read)
+    os.close(write)
+    return pid
+
+
+@task
+async def nap(seconds: float) -> int:
+    await asyncio.sleep(seconds)
+    return os.getpid()
+
+
+@task
+async def until(name: str, flag: str) -> str:
+    logbook.write("start", name)
+    while not os.path.exists(flag):
+        await asyncio.sleep(0.005)
+    return name
+
+
+@task
+async def block(name: str = "block") -> None:
+    """Keep the event loop for ever."""
+    logbook.write("start", name)
+    time.sleep(1000)
+
+
+@task
+async def crash() -> None:
+    await asyncio.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@task
+def thread_name(seconds: float) -> str:
+    time.sleep(seconds)
+    return threading.current_thread().name
+
+
+@task
+def spin(name: str) -> None:
+    """Compute for ever in Python: it can be interrupted."""
+    logbook.write("start", name)
+    while True:
+        pass
+
+
+@task
+def compute(seconds: float) -> int:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    return os.getpid()
+
+
+@task
+def use_memory(mebibytes: int) -> int:
+    """Use and keep so much memory, until told otherwise."""
+    kept = bytearray(mebibytes * 1024 * 1024)
+    kept[::4096] = b"x" * len(kept[::4096])
+    signal.pause()
+    return len(kept)
+
+
+_kept: list[bytearray] = []
+
+
+@task
+def leak(mebibytes: int) -> int:
+    _kept.append(bytearray(mebibytes * 1024 * 1024))
+    _kept[-1][::4096] = b"x" * len(_kept[-1][::4096])
+    return os.getpid()
+
+
+@task
+def process_facts() -> dict[str, float]:
+    return {"pid": os.getpid(), "nice": os.nice(0), "random": random.random()}
+
+
+@task
+def flood(lines: int) -> int:
+    for number in range(lines):
+        print(f"line {number} of a flood")
+    return lines
+
+
+@task
+def long_line(mebibytes: int) -> int:
+    """Write one line without an end to descriptor 1, past ``sys.stdout``."""
+    piece = b"x" * 65_536
+    for _ in range(mebibytes * 16):
+        os.write(1, piece)
+    return mebibytes
+
+
+@task
+def print_long_line(mebibytes: int) -> int:
+    print("y" * (mebibytes * 1024 * 1024))
+    return mebibytes
+
+
+@task
+def snooze_once(flag: str) -> str:
+    if not os.path.exists(flag):
+        Path(flag).touch()
+        raise Snooze(0.01)
+    return "awake"
+
+
+@task
+async def says_progress(_task_context: TaskExecutionContext = INJECTED) -> int:
+    await _task_context.progress(1, 2)
+    return resource.getpagesize()
+
+
+__all__ = ["until_told"]
