@@ -22,25 +22,21 @@ pytestmark = pytest.mark.anyio
 StartMaster = Callable[..., RunningMaster]
 
 
-def started(logbook_file: Path, name: str) -> list[list[str]]:
-    return [words for words in logbook.read(logbook_file) if words[2:4] == ["start", name]]
-
-
 async def test_a_job_whose_worker_is_killed_runs_again_once_at_no_cost_and_keeps_its_events(
     service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path
 ) -> None:
     start_master("--concurrency", "2").until_serving()
     flag = tmp_path / "go"
     result = await service.enqueue(zoo.until_told, "killed", str(flag))
-    [first] = wait_until(lambda: started(logbook_file, "killed"), "the job has started")
+    [first] = wait_until(lambda: logbook.started(logbook_file, "killed"), "the job has started")
     os.kill(int(first[1]), signal.SIGKILL)
-    wait_until(lambda: len(started(logbook_file, "killed")) == 2, "the job has started again")
+    wait_until(lambda: len(logbook.started(logbook_file, "killed")) == 2, "the job has started again")
     flag.touch()
     record = await result.wait(30)
     assert (record.status, record.retry_count, record.crashes) == ("completed", 0, 1)
     assert [attempt.outcome for attempt in record.attempts] == ["crashed", "succeeded"]
     assert "SIGKILL" in (record.attempts[0].exit or "")
-    assert len(started(logbook_file, "killed")) == 2
+    assert len(logbook.started(logbook_file, "killed")) == 2
     said = [event.message for event in await result.events() if event.type == "task.log"]
     assert said == ["started killed", "started killed"]
 
@@ -80,11 +76,11 @@ async def test_a_job_that_was_running_when_its_master_died_counts_the_loss_and_n
     flag = tmp_path / "go"
     master = start_master("--concurrency", "1").until_serving()
     result = await service.enqueue(zoo.until_told, "lost", str(flag))
-    wait_until(lambda: started(logbook_file, "lost"), "the job has started")
+    wait_until(lambda: logbook.started(logbook_file, "lost"), "the job has started")
     master.signal(signal.SIGKILL)
     master.wait()
     start_master("--concurrency", "1").until_serving()
-    wait_until(lambda: len(started(logbook_file, "lost")) == 2, "the next master runs it")
+    wait_until(lambda: len(logbook.started(logbook_file, "lost")) == 2, "the next master runs it")
     flag.touch()
     record = await result.wait(30)
     assert (record.status, record.retry_count, record.crashes) == ("completed", 0, 0)
@@ -111,7 +107,7 @@ async def test_sigterm_lets_running_jobs_finish_and_takes_no_others(
     flag = tmp_path / "go"
     master = start_master("--concurrency", "1").until_serving()
     running = await service.enqueue(zoo.until_told, "running", str(flag))
-    wait_until(lambda: started(logbook_file, "running"), "the job has started")
+    wait_until(lambda: logbook.started(logbook_file, "running"), "the job has started")
     waiting = await service.enqueue(zoo.recorded, "waiting")
     master.signal(signal.SIGTERM)
     wait_until(lambda: "finishing 1 running jobs" in master.log, "the master drains")
@@ -127,7 +123,7 @@ async def test_a_job_longer_than_the_drain_is_handed_back_uncharged(
 ) -> None:
     master = start_master("--concurrency", "1", "--drain-timeout", "0.2").until_serving()
     result = await service.enqueue(zoo.until_told.using(kill_grace=0.2), "long", str(tmp_path / "never"))
-    wait_until(lambda: started(logbook_file, "long"), "the job has started")
+    wait_until(lambda: logbook.started(logbook_file, "long"), "the job has started")
     master.signal(signal.SIGTERM)
     assert master.wait() == 8
     record = await result.refresh()
@@ -140,7 +136,7 @@ async def test_a_second_signal_hands_jobs_back_at_once(
 ) -> None:
     master = start_master("--concurrency", "1", "--drain-timeout", "600").until_serving()
     result = await service.enqueue(zoo.until_told.using(kill_grace=600), "long", str(tmp_path / "never"))
-    wait_until(lambda: started(logbook_file, "long"), "the job has started")
+    wait_until(lambda: logbook.started(logbook_file, "long"), "the job has started")
     master.signal(signal.SIGINT)
     wait_until(lambda: "finishing 1 running jobs" in master.log, "the master drains")
     master.signal(signal.SIGINT)
@@ -154,12 +150,12 @@ async def test_a_running_job_can_be_cancelled_and_its_worker_goes_on(
 ) -> None:
     master = start_master("--concurrency", "1").until_serving()
     result = await service.enqueue(zoo.until_told, "cancelled", str(tmp_path / "never"))
-    [first] = wait_until(lambda: started(logbook_file, "cancelled"), "the job has started")
+    [first] = wait_until(lambda: logbook.started(logbook_file, "cancelled"), "the job has started")
     assert await result.cancel()
     assert (await result.wait(30)).status == "cancelled"
     after: TaskResult[str] = await service.enqueue(zoo.recorded, "after")
     await after.wait(30)
-    [second] = started(logbook_file, "after")
+    [second] = logbook.started(logbook_file, "after")
     assert second[1] == first[1]
     assert master.process.poll() is None
 
@@ -169,7 +165,7 @@ async def test_a_worker_that_is_stopped_while_idle_is_replaced_and_the_job_is_no
 ) -> None:
     master = start_master("--concurrency", "1").until_serving()
     await (await service.enqueue(zoo.recorded, "before")).wait(30)
-    [line] = started(logbook_file, "before")
+    [line] = logbook.started(logbook_file, "before")
     os.kill(int(line[1]), signal.SIGSTOP)
     result = await service.enqueue(zoo.recorded, "after")
     record = await result.wait(30)
@@ -206,7 +202,7 @@ async def test_a_scheduled_job_starts_when_it_is_due_and_a_higher_priority_goes_
     flag = tmp_path / "go"
     start_master("--concurrency", "1").until_serving()
     await service.enqueue(zoo.until_told, "first", str(flag))
-    wait_until(lambda: started(logbook_file, "first"), "the job has started")
+    wait_until(lambda: logbook.started(logbook_file, "first"), "the job has started")
     results = [
         await service.enqueue(zoo.recorded.using(priority=priority), f"priority-{priority}") for priority in (0, 5, 1)
     ]
@@ -238,7 +234,7 @@ async def test_the_applications_own_settings_decide_what_the_command_line_leaves
     (tmp_path / "configured.py").write_text(APP.replace("URL", repr(url)))
     master = start_master("--app", "configured:app", serve=None, url=None).until_serving()
     long = await service.enqueue(zoo.until_told.using(kill_grace=0.2), "long", str(tmp_path / "never"))
-    wait_until(lambda: started(logbook_file, "long"), "the job has started")
+    wait_until(lambda: logbook.started(logbook_file, "long"), "the job has started")
     # The default pool is full; the other one serves its own queue, and only that.
     other = await service.enqueue(zoo.recorded.using(queue="reports"), "report")
     record = await other.wait(30)
@@ -256,10 +252,14 @@ async def test_workers_killed_together_lose_no_job_and_do_not_stop_the_master(
     wait_until(lambda: len(master.workers()) == 2, "two workers are there")
     flag = tmp_path / "go"
     results = [await service.enqueue(zoo.until_told, name, str(flag)) for name in ("one", "two")]
-    wait_until(lambda: started(logbook_file, "one") and started(logbook_file, "two"), "both have started")
+    wait_until(
+        lambda: logbook.started(logbook_file, "one") and logbook.started(logbook_file, "two"), "both have started"
+    )
     for pid in master.workers():
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: all(len(started(logbook_file, name)) == 2 for name in ("one", "two")), "both have started again")
+    wait_until(
+        lambda: all(len(logbook.started(logbook_file, name)) == 2 for name in ("one", "two")), "both have started again"
+    )
     flag.touch()
     assert {(await result.wait(30)).status for result in results} == {"completed"}
     master.signal(signal.SIGTERM)
@@ -281,7 +281,7 @@ async def test_a_master_whose_terminal_is_gone_goes_on_and_drains(
     flag = tmp_path / "go"
     assert (await (await service.enqueue(zoo.recorded, "before")).wait(30)).status == "completed"
     running = await service.enqueue(zoo.until_told, "running", str(flag))
-    wait_until(lambda: started(logbook_file, "running"), "the job has started")
+    wait_until(lambda: logbook.started(logbook_file, "running"), "the job has started")
     master.send_signal(signal.SIGTERM)
     flag.touch()
     assert (await running.wait(30)).status == "completed"
@@ -301,7 +301,7 @@ async def test_a_job_that_ran_in_a_caller_which_died_is_failed_and_not_left(
     )
     path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH", "")]))
     caller = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path)
-    wait_until(lambda: started(logbook_file, "takes_its_time"), "the job runs in its caller")
+    wait_until(lambda: logbook.started(logbook_file, "takes_its_time"), "the job runs in its caller")
     caller.kill()
     caller.wait()
     start_master("--concurrency", "1").until_serving()
@@ -318,5 +318,5 @@ async def test_a_job_adds_others_with_its_completion_and_none_without(
     done = await service.enqueue(zoo.then, "next")
     following = await service.get_result(await done.get(30))
     assert (await following.wait(30)).result == "next"
-    assert not started(logbook_file, "never")
+    assert not logbook.started(logbook_file, "never")
     assert (await service.get_statistics()).total == 3

@@ -194,7 +194,11 @@ async def test_floods_and_endless_lines_cost_the_master_no_memory_and_no_job(
     master = start(start_master, "--concurrency", "2", "--log-level", "none")
     await measure(service)
     before = memory_of(master.pid)
-    floods = [TaskRequest(hard.flood, (300_000,)), TaskRequest(hard.long_line, (50,)), TaskRequest(hard.print_long_line, (100,))]
+    floods = [
+        TaskRequest(hard.flood, (300_000,)),
+        TaskRequest(hard.long_line, (50,)),
+        TaskRequest(hard.print_long_line, (100,)),
+    ]
     results = await service.enqueue_many(floods)
     assert await all_ended(service, results) == {"completed": 3}
     assert memory_of(master.pid) - before < 50 * 2**20

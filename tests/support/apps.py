@@ -17,7 +17,9 @@ app = Litestar(plugins=[QueuePlugin(QueueConfig(
 """
 
 
-def write_app(folder: Path, url: str, *, worker: str = "max_concurrency=1", pools: str = "", before: str = "") -> list[str]:
+def write_app(
+    folder: Path, url: str, *, worker: str = "max_concurrency=1", pools: str = "", before: str = ""
+) -> list[str]:
     """Write ``pooled.py``, and return the arguments of ``lq worker`` that serve it."""
     (folder / "pooled.py").write_text(_APP.format(url=url, worker=worker, pools=pools, before=before))
     return ["--app", "pooled:app"]

@@ -30,6 +30,11 @@ def read(path: Path) -> list[list[str]]:
     return sorted((line.split() for line in path.read_text().splitlines()), key=lambda words: int(words[0]))
 
 
+def started(path: Path, name: str) -> list[list[str]]:
+    """Return the lines that say that *name* has started."""
+    return [words for words in read(path) if words[2:4] == ["start", name]]
+
+
 def overlaps(lines: list[list[str]], died: dict[str, int] | None = None) -> list[str]:
     """Return the names that had two live runs at once: ``[time, pid, "start" | "end", name]``.
 

@@ -1,0 +1,93 @@
+"""Recycling, limits of memory, niceness, and what an attempt has cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from litestar_queues import QueueService, TaskRequest
+from litestar_queues.master.exit_status import in_words
+from support import hard, zoo
+from support.apps import write_app
+from support.masters import RunningMaster
+
+pytestmark = pytest.mark.anyio
+StartMaster = Callable[..., RunningMaster]
+MEBIBYTE = 1024 * 1024
+
+
+@pytest.fixture
+def serve(start_master: StartMaster, tmp_path: Path, url: str) -> Callable[..., RunningMaster]:
+    def serve(**settings: str) -> RunningMaster:
+        return start_master(*write_app(tmp_path, url, **settings), serve=None, url=None).until_serving()
+
+    return serve
+
+
+async def test_a_worker_is_replaced_after_max_jobs(service: QueueService, serve: Callable[..., RunningMaster]) -> None:
+    serve(worker="max_concurrency=1, max_jobs=10")
+    results = await service.enqueue_many([TaskRequest(hard.compute, (0.0,))] * 100)
+    pids = [await result.get(30) for result in results]
+    assert {pids.count(pid) for pid in pids} == {10}
+    assert {(await result.refresh()).attempt for result in results} == {1}
+
+
+async def test_a_worker_that_has_grown_is_replaced_between_jobs(
+    service: QueueService, serve: Callable[..., RunningMaster]
+) -> None:
+    serve(worker="max_concurrency=1, max_rss='150MiB'")
+    pids = [await (await service.enqueue(hard.leak, 60)).get(30) for _ in range(6)]
+    assert len(set(pids)) == 3
+    assert max(pids.count(pid) for pid in pids) == 2
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+async def test_a_job_above_its_memory_limit_is_killed_and_its_attempt_says_so(
+    service: QueueService, serve: Callable[..., RunningMaster], slots: int
+) -> None:
+    serve(worker=f"max_concurrency=1, slots={slots}")
+    greedy = await service.enqueue(hard.use_memory.using(max_rss="200MiB", retries=1, retry_backoff=0.01), 400)
+    record = await greedy.wait(30)
+    assert (record.status, record.retry_count) == ("failed", 2)
+    assert [attempt.outcome for attempt in record.attempts] == ["over_memory", "over_memory"]
+    assert "above its limit of 200 MiB" in (record.error or "")
+    [first, _] = record.attempts
+    assert first.receipt is not None
+    assert (first.receipt.rss or 0) > 200 * MEBIBYTE
+    assert await (await service.enqueue(zoo.good, 1)).get(30) == 2
+
+
+async def test_workers_of_a_pool_are_as_nice_as_it_says(
+    service: QueueService, serve: Callable[..., RunningMaster]
+) -> None:
+    serve(pools="PoolConfig(name='kind', queues=('kind',), nice=7),")
+    usual = await (await service.enqueue(hard.process_facts)).get(30)
+    nice = await (await service.enqueue(hard.process_facts.using(queue="kind"))).get(30)
+    assert nice["nice"] - usual["nice"] == 7
+
+
+async def test_an_attempt_tells_its_cpu_time_and_memory(service: QueueService, start_master: StartMaster) -> None:
+    start_master("--import", "support.hard", "--concurrency", "1").until_serving()
+    computing = await service.enqueue(hard.compute, 0.2)
+    sleeping = await service.enqueue(hard.nap, 0.2)
+    await computing.wait(30)
+    await sleeping.wait(30)
+    [computed] = await service.store.attempts(computing.number)
+    [slept] = await service.store.attempts(sleeping.number)
+    assert computed.receipt is not None
+    assert slept.receipt is not None
+    assert 200_000 <= (computed.receipt.cpu or 0) < 10 * 200_000
+    assert (slept.receipt.cpu or 0) < 100_000
+    assert 10 * MEBIBYTE < (computed.receipt.rss or 0) < 500 * MEBIBYTE
+
+
+async def test_a_death_is_put_into_words_with_its_likely_reason() -> None:
+    assert in_words(9) == "was killed by SIGKILL (from outside)"
+    assert in_words(9, by_us=True) == "was killed by SIGKILL"
+    assert in_words(9, out_of_memory=True) == (
+        "was killed by SIGKILL (by the kernel: the machine or the container is out of memory)"
+    )
+    assert in_words(11) == "was killed by SIGSEGV"
+    assert in_words(7 << 8) == "exited with status 7"

@@ -1,0 +1,140 @@
+"""Workers that run several jobs at a time: whose fault is what."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from litestar_queues import QueueService
+from support import hard, logbook, zoo
+from support.apps import write_app
+from support.masters import RunningMaster
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+StartMaster = Callable[..., RunningMaster]
+
+
+@pytest.fixture
+def master(start_master: StartMaster, logbook_file: Path, tmp_path: Path, url: str) -> RunningMaster:
+    """One worker with eight slots."""
+    arguments = write_app(tmp_path, url, worker="max_concurrency=1, slots=8")
+    return start_master(*arguments, serve=None, url=None).until_serving()
+
+
+@pytest.mark.usefixtures("master")
+async def test_coroutines_and_synchronous_tasks_run_side_by_side_in_one_process(
+    service: QueueService, logbook_file: Path, tmp_path: Path
+) -> None:
+    flag = str(tmp_path / "go")
+    results = [await service.enqueue(hard.until, f"coroutine-{n}", flag) for n in range(4)]
+    results += [await service.enqueue(zoo.until_told, f"thread-{n}", flag) for n in range(4)]
+    wait_until(lambda: len(logbook.read(logbook_file)) == 8, "all eight run at once")
+    waiting = await service.enqueue(hard.nap, 0.0)
+    Path(flag).touch()
+    for result in results:
+        assert (await result.wait(30)).status == "completed"
+    assert (await waiting.wait(30)).status == "completed"
+    assert len({words[1] for words in logbook.read(logbook_file)}) == 1
+
+
+@pytest.mark.usefixtures("master")
+async def test_a_death_with_several_jobs_running_is_charged_to_the_one_that_dies_again_alone(
+    service: QueueService, logbook_file: Path, tmp_path: Path
+) -> None:
+    flag = tmp_path / "go"
+    neighbours = [await service.enqueue(hard.until, f"n{n}", str(flag)) for n in range(3)]
+    wait_until(lambda: len(logbook.read(logbook_file)) == 3, "the neighbours run")
+    guilty = await service.enqueue(hard.crash)
+    wait_until(lambda: len(logbook.read(logbook_file)) > 3, "a neighbour runs again")
+    flag.touch()
+    record = await guilty.wait(60)
+    assert (record.status, record.crashes) == ("failed", 3)
+    assert [attempt.outcome for attempt in record.attempts] == ["suspected", "crashed", "crashed", "crashed"]
+    for neighbour in neighbours:
+        record = await neighbour.wait(60)
+        assert (record.status, record.crashes, record.retry_count) == ("completed", 0, 0)
+        assert [attempt.outcome for attempt in record.attempts] == ["suspected", "succeeded"]
+
+
+@pytest.mark.usefixtures("master")
+async def test_a_coroutine_that_keeps_the_loop_is_killed_and_its_neighbours_pay_nothing(
+    service: QueueService, logbook_file: Path, tmp_path: Path
+) -> None:
+    flag = tmp_path / "go"
+    neighbours = [await service.enqueue(hard.until, f"n{n}", str(flag)) for n in range(3)]
+    wait_until(lambda: len(logbook.read(logbook_file)) == 3, "the neighbours run")
+    guilty = await service.enqueue(hard.block.using(timeout=0.3, kill_grace=0.1))
+    record = await guilty.wait(30)
+    assert record.status == "failed"
+    assert "in block" in (record.error or "")
+    flag.touch()
+    for neighbour in neighbours:
+        record = await neighbour.wait(30)
+        assert (record.status, record.crashes, record.retry_count) == ("completed", 0, 0)
+        assert [attempt.outcome for attempt in record.attempts] == ["returned", "succeeded"]
+
+
+@pytest.mark.usefixtures("master")
+async def test_a_job_that_is_late_because_a_neighbour_keeps_the_loop_is_not_to_blame(
+    service: QueueService, logbook_file: Path
+) -> None:
+    late = await service.enqueue(hard.nap.using(timeout=1.5), 1.0)
+    guilty = await service.enqueue(hard.block.using(kill_grace=0.1))  # no timeout of its own
+    blamed = await guilty.wait(30)
+    assert blamed.status == "failed"
+    assert "blocked its worker's event loop" in (blamed.error or "")
+    record = await late.wait(30)
+    assert (record.status, record.retry_count) == ("completed", 0)
+
+
+@pytest.mark.usefixtures("master")
+async def test_a_synchronous_task_in_a_thread_can_be_cancelled_beside_others(
+    service: QueueService, logbook_file: Path, tmp_path: Path
+) -> None:
+    flag = tmp_path / "go"
+    neighbour = await service.enqueue(hard.until, "neighbour", str(flag))
+    spinning = await service.enqueue(hard.spin, "spinning")
+    wait_until(lambda: len(logbook.read(logbook_file)) == 2, "both run")
+    await spinning.cancel()
+    assert (await spinning.wait(30)).status == "cancelled"
+    flag.touch()
+    record = await neighbour.wait(30)
+    assert (record.status, record.attempt) == ("completed", 1)
+
+
+@pytest.mark.usefixtures("master")
+async def test_the_stack_of_a_thread_that_hangs_names_its_line(service: QueueService) -> None:
+    result = await service.enqueue(hard.hang.using(timeout=0.2, kill_grace=0.1))
+    record = await result.wait(30)
+    assert "hard.py" in (record.error or "")
+    assert " in hang" in (record.error or "")
+
+
+async def test_a_worker_with_slots_that_is_killed_loses_no_job(
+    service: QueueService, master: RunningMaster, logbook_file: Path, tmp_path: Path
+) -> None:
+    flag = tmp_path / "go"
+    results = [await service.enqueue(hard.until, f"n{n}", str(flag)) for n in range(12)]
+    wait_until(lambda: len(logbook.read(logbook_file)) == 8, "eight run")
+    os.kill(master.workers()[0], signal.SIGKILL)
+    flag.touch()
+    records = [await result.wait(60) for result in results]
+    assert {(str(record.status), record.crashes) for record in records} == {("completed", 0)}
+
+
+async def test_a_drain_ends_the_coroutines_that_do_not_end_by_themselves_and_returns_them(
+    service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path, url: str
+) -> None:
+    arguments = write_app(tmp_path, url, worker="max_concurrency=1, slots=4, drain_timeout=0.2")
+    master = start_master(*arguments, serve=None, url=None).until_serving()
+    results = [await service.enqueue(hard.until, f"n{n}", str(tmp_path / "never")) for n in range(4)]
+    wait_until(lambda: len(logbook.read(logbook_file)) == 4, "all run")
+    master.signal(signal.SIGTERM)
+    assert master.wait() == 8
+    records = [await result.refresh() for result in results]
+    assert {(str(record.status), record.retry_count, record.crashes) for record in records} == {("pending", 0, 0)}

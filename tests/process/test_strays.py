@@ -1,0 +1,141 @@
+"""Processes that jobs leave behind: the guilty job's end, others' do not, and nothing leaks."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from litestar_queues import QueueService, TaskRequest
+from support import hard, logbook, zoo
+from support.masters import RunningMaster
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+StartMaster = Callable[..., RunningMaster]
+WAYS = ("popen", "session", "system", "daemon")
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def strays_in(logbook_file: Path) -> dict[str, int]:
+    """Return by way and pid of the worker what the tasks have left."""
+    found: dict[str, int] = {}
+    for _, worker, kind, text in (words[:4] for words in logbook.read(logbook_file)):
+        if kind == "stray":
+            way, _, pid = text.partition(":")
+            found[f"{way} {worker}"] = int(pid)
+    return found
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_of_two_workers_with_strays_only_the_killed_ones_go(
+    service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path, way: str
+) -> None:
+    start_master("--import", "support.hard", "--concurrency", "2").until_serving()
+    flag = tmp_path / "go"
+    innocent = await service.enqueue(hard.start_and_wait, way, str(flag))
+    [kept] = wait_until(lambda: strays_in(logbook_file).values(), "the innocent one has started its process")
+    guilty = await service.enqueue(hard.start_and_hang.using(timeout=0.3, kill_grace=0.1), way)
+    assert (await guilty.wait(30)).status == "failed"
+    [gone] = set(strays_in(logbook_file).values()) - {kept}
+    assert not is_alive(gone)
+    assert is_alive(kept)
+    flag.touch()
+    assert (await innocent.wait(30)).status == "completed"
+    assert not is_alive(kept), "it was left behind on success, and not allowed"
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_a_job_leaves_behind_on_success_is_killed_and_its_log_says_so(
+    service: QueueService, start_master: StartMaster, way: str
+) -> None:
+    start_master("--import", "support.hard", "--concurrency", "1").until_serving()
+    result = await service.enqueue(hard.leave, way)
+    assert not is_alive(await result.get(30))
+    warnings = [event.message or "" for event in await result.events() if event.level == "warning"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("the job left 1 processes running, which were killed")
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_is_allowed_to_live_on_survives_later_kills_and_the_master(
+    service: QueueService, start_master: StartMaster, way: str
+) -> None:
+    master = start_master("--import", "support.hard", "--concurrency", "1").until_serving()
+    pid = await (await service.enqueue(hard.leave.using(allow_background=True), way)).get(30)
+    try:
+        killed = await service.enqueue(hard.hang.using(timeout=0.2, kill_grace=0.1))
+        assert (await killed.wait(30)).status == "failed"
+        assert is_alive(pid)
+        master.signal(signal.SIGKILL)
+        master.wait()
+        start_master("--import", "support.hard", "--concurrency", "1").until_serving()
+        assert await (await service.enqueue(zoo.good, 1)).get(30) == 2
+        assert is_alive(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def held_by(pid: int) -> list[str]:
+    """Return the kinds of descriptors that a process holds."""
+    kinds: list[str] = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        target = os.readlink(f"/proc/{pid}/fd/{name}")
+        kinds.append(target.partition(":[")[0])
+    return sorted(kinds)
+
+
+def threads_of(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+async def test_kills_of_every_kind_leave_nothing_behind(
+    service: QueueService, start_master: StartMaster, logbook_file: Path
+) -> None:
+    master = start_master("--import", "support.hard", "--concurrency", "2").until_serving()
+    rounds = 100 if os.environ.get("LQ_LONG") else 4
+    limits = {"timeout": 0.1, "kill_grace": 0.05}
+    kills = [
+        TaskRequest(zoo.segfault),
+        TaskRequest(zoo.exit_zero),
+        TaskRequest(hard.hang.using(**limits)),
+        TaskRequest(zoo.swallow_everything.using(**limits)),
+        TaskRequest(zoo.stop_itself.using(**limits)),
+        TaskRequest(zoo.fork_holder.using(**limits)),
+        TaskRequest(zoo.close_channel.using(**limits)),
+        *(TaskRequest(hard.start_and_hang.using(**limits), (way,)) for way in WAYS),
+    ]
+
+    async def one_round() -> None:
+        for result in await service.enqueue_many(kills):
+            assert (await result.wait(120)).status == "failed"
+
+    def is_calm() -> bool:
+        return len(master.workers()) == 2 and not master.strays()
+
+    await one_round()
+    wait_until(is_calm, "the pool is full again")
+    folder = Path(service.store.folder)
+    before = (held_by(master.pid), held_by(master.zygotes()[0]), sorted(os.listdir(folder / "run")))
+    threads = threads_of(master.pid)
+    for _ in range(rounds):
+        await one_round()
+    wait_until(is_calm, "the pool is full again")
+    after = (held_by(master.pid), held_by(master.zygotes()[0]), sorted(os.listdir(folder / "run")))
+    assert after == before
+    # asyncio's pool of threads, in which strays are looked for, fills to its limit and no further.
+    assert threads_of(master.pid) <= threads + (os.cpu_count() or 1) + 4
+    assert threads_of(master.zygotes()[0]) == 1
+    master.signal(signal.SIGTERM)
+    assert master.wait() == 0
+    assert not master.descendants()
+    assert os.listdir(folder / "run") == []
