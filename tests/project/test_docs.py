@@ -32,9 +32,10 @@ async def run_blocks(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     namespace = vars(module)
     for index, block in enumerate(blocks(page)):
         code: CodeType = compile(block, f"{page}[{index}]", "exec", flags=FLAGS, dont_inherit=True)
-        result = eval(code, namespace)
-        if inspect.isawaitable(result):
-            await result
+        if code.co_flags & inspect.CO_COROUTINE:
+            await eval(code, namespace)
+        else:  # no event loop runs where a script does
+            await asyncio.to_thread(eval, code, namespace)
     return namespace
 
 
