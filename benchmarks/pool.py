@@ -21,7 +21,7 @@ from pathlib import Path
 from common import bench, cpu_of_tree, milliseconds, starts
 
 from litestar_queues import QueueConfig, QueueService, TaskRequest
-from support import logbook, zoo
+from support import hard, logbook, zoo
 from support.masters import RunningMaster
 from support.waiting import wait_until
 
@@ -157,12 +157,42 @@ async def zygote(count: int) -> None:
     )
 
 
+async def cancel(count: int) -> None:
+    """From cancel of a running synchronous job in Python code until it has ended."""
+    waits: list[float] = []
+    with bench("--import", "support.hard", "--concurrency", "1") as (url, _, path):
+        async with QueueService(QueueConfig(queue_backend=url)) as service:
+            for index in range(30):
+                result = await service.enqueue(hard.spin, f"spin-{index}")
+                wait_until(lambda index=index: starts(path, f"spin-{index}"), "it has started")
+                at = time.monotonic()
+                await result.cancel()
+                await result.wait(30)
+                waits.append(time.monotonic() - at)
+    print(f"cancel of a synchronous job until it has ended: {milliseconds(waits)}")
+
+
+async def floods(count: int) -> None:
+    """A million lines printed, 100 MB printed and written without a newline: what it costs the master."""
+    with bench("--import", "support.hard", "--concurrency", "2") as (url, master, _):
+        async with QueueService(QueueConfig(queue_backend=url)) as service:
+            before = _memory_of(master.pid)
+            jobs = [(hard.flood, 1_000_000), (hard.long_line, 100), (hard.print_long_line, 100)]
+            results = await service.enqueue_many([TaskRequest(task, (size,)) for task, size in jobs])
+            peak = before
+            while not all([(await result.refresh()).is_terminal for result in results]):
+                peak = max(peak, _memory_of(master.pid))
+                await asyncio.sleep(0.02)
+            ends = [str(result.status) for result in results]
+    print(f"floods: {ends}; the master grew by {(peak - before) / 2**20:.0f} MiB at most, from {before / 2**20:.0f}")
+
+
 def _memory_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 MEASURES: dict[str, Callable[[int], object]] = {
-    each.__name__: each for each in (drain, killed_master, replacement, behind_a_hang, zygote)
+    each.__name__: each for each in (drain, killed_master, replacement, behind_a_hang, zygote, cancel, floods)
 }
 
 

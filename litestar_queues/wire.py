@@ -126,6 +126,8 @@ class Exited(Struct, tag="exited", array_like=True):
     """As ``wait4`` gives it."""
     cpu: Count
     """Microseconds, user and system."""
+    rss: Count
+    """The most resident memory it ever had, in bytes."""
 
 
 class Ready(Struct, tag="ready", array_like=True):

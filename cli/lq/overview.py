@@ -9,7 +9,7 @@ from msgspec import Struct
 from litestar_queues.clock import SECOND, Clock, SystemClock, to_datetime
 from litestar_queues.master.liveness import is_locked
 from litestar_queues.models import Query, QueuedTaskRecord, QueueStatistics, Status
-from litestar_queues.nodes import Node
+from litestar_queues.nodes import Node, WorkerState
 from litestar_queues.store import Store
 from lq.render.page import Block, Cell, Heading, Pairs, Table
 from lq.render.text import ago, duration, size
@@ -121,7 +121,7 @@ def _node(picture: Picture, node: Node) -> list[Block]:
                 worker.name,
                 worker.pid,
                 worker.state,
-                f"#{worker.job} {worker.task}" if worker.job else "-",
+                _doing(worker),
                 duration((picture.now - worker.since) / SECOND) if worker.since else "-",
                 size(worker.rss),
                 worker.served,
@@ -131,6 +131,13 @@ def _node(picture: Picture, node: Node) -> list[Block]:
         columns = ("WORKER", "PID", "STATE", "JOB", "FOR", "RSS", "SERVED")
         blocks.append(Table(columns, rows, frozenset({"PID", "FOR", "RSS", "SERVED"})))
     return blocks
+
+
+def _doing(worker: WorkerState) -> str:
+    if worker.job is None:
+        return "-"
+    more = len(worker.jobs) - 1
+    return f"#{worker.job} {worker.task}" + (f" and {more} more" if more > 0 else "")
 
 
 def _hint(picture: Picture) -> str | None:
@@ -167,7 +174,13 @@ def _node_json(picture: Picture, node: Node) -> dict[str, Any]:
         "started_at": to_datetime(node.started_at),
         "last_beat_at": to_datetime(node.beat_at),
         "pools": [
-            {"pool": pool.name, "processes": pool.processes, "queues": pool.queues, "problem": pool.problem}
+            {
+                "pool": pool.name,
+                "processes": pool.processes,
+                "slots": pool.slots,
+                "queues": pool.queues,
+                "problem": pool.problem,
+            }
             for pool in node.pools
         ],
         "workers": [
@@ -178,6 +191,8 @@ def _node_json(picture: Picture, node: Node) -> dict[str, Any]:
                 "state": worker.state,
                 "job": worker.job,
                 "task": worker.task,
+                "jobs": worker.jobs,
+                "waiting": worker.waiting,
                 "running_since": None if worker.since is None else to_datetime(worker.since),
                 "rss_bytes": worker.rss,
                 "served": worker.served,

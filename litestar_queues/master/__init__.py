@@ -15,6 +15,7 @@
     pace          how long jobs take, and what that allows to wait (pure)
     timekeeper    which lane is to be looked at, and what its cells say: late, or waiting in vain
     deadlines     the moments of that (pure)
+    recorder      what jobs say: whose it is
     rounds        the exchange with the store: events and settlements out, claims in
     assignments   a claimed job at a worker, from the claim to its outcome; who pays for a death
     ladder        make a run stop: stack, request, kill

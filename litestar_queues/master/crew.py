@@ -13,7 +13,6 @@ from typing import Any
 from litestar_queues import wire
 from litestar_queues.cell import Reason
 from litestar_queues.clock import Clock
-from litestar_queues.events.stored import to_stored
 from litestar_queues.lifecycle import Cancelled, Outcome, Returned
 from litestar_queues.master import ladder, strays
 from litestar_queues.master.assignments import Assignment, ends_by_death
@@ -22,7 +21,6 @@ from litestar_queues.master.exit_status import OutOfMemory
 from litestar_queues.master.lanes import Lane
 from litestar_queues.master.liveness import NodeFiles
 from litestar_queues.master.notices import (
-    JobSpoke,
     PoolProblem,
     StraysKilled,
     Subscriber,
@@ -33,6 +31,7 @@ from litestar_queues.master.notices import (
 from litestar_queues.master.nursery import Nursery, growing_delay
 from litestar_queues.master.pool import Place, Pool
 from litestar_queues.master.process import WorkerProcess
+from litestar_queues.master.recorder import Recorder
 from litestar_queues.master.rounds import Rounds
 from litestar_queues.master.showing import state_of
 from litestar_queues.master.zygote import Launch
@@ -63,6 +62,7 @@ class Crew:
         self._rounds: Rounds
         self._files: NodeFiles
         self._dispatch: Dispatch
+        self._recorder: Recorder
         self._url = ""
 
     def open(self, pools: tuple[Pool, ...], rounds: Rounds, files: NodeFiles, url: str, max_result_bytes: int) -> None:
@@ -71,6 +71,7 @@ class Crew:
         self._rounds = rounds
         self._files = files
         self._url = url
+        self._recorder = Recorder(rounds, self._clock, self._tell, self._pause)
         self._dispatch = Dispatch(pools, self._clock, max_result_bytes, self.request_stop, self._give_back)
         for pool in pools:
             self._fill(pool)
@@ -143,7 +144,7 @@ class Crew:
     def _fill(self, pool: Pool) -> None:
         """Order a worker for each empty place."""
         for place in pool.places:
-            if place.worker is None and not self._is_closed:
+            if place.worker is None and not pool.is_waiting and not self._is_closed:
                 self._order(place)
 
     def _order(self, place: Place) -> None:
@@ -180,9 +181,16 @@ class Crew:
         """Order the next one later, and later each time."""
         pool.failures += 1
         pool.last_failure = what
+        if pool.is_waiting:  # another of its workers has failed just now: one line, and one next try, for both
+            return
+        pool.is_waiting = True
         delay = growing_delay(pool.failures)
         self._tell(PoolProblem(pool.entry.name, what, pool.failures, delay, pool.problem))
-        self._loop.call_later(delay, self._fill, pool)
+        self._loop.call_later(delay, self._try_again, pool)
+
+    def _try_again(self, pool: Pool) -> None:
+        pool.is_waiting = False
+        self._fill(pool)
 
     def _reloaded(self, catalogue: Catalogue) -> None:
         """Replace the workers of old code, each when it has nothing to do."""
@@ -212,19 +220,13 @@ class Crew:
             case wire.Done() | wire.Failed():
                 self._ended(worker, report)
             case wire.Progress() | wire.Log() | wire.Event():
-                self._spoke(worker, report)
+                self._recorder.spoke(self._lane_of(worker), report)
             case wire.Ready():
                 self._ready(worker)
 
     def wrote(self, worker: WorkerProcess, stream: str, line: str) -> None:
-        """Take a line of raw output: the running job's, if one runs; else the worker's."""
-        assignment = self._only_one(self._lane_of(worker))
-        if assignment is None:
-            self._tell(WorkerSpoke(worker.name, line))
-        elif assignment.has_room_for(line):
-            job = assignment.job
-            level = "info" if stream == "stdout" else "warning"
-            self._say(assignment, wire.Log(job.number, job.fence, self._clock.now(), level, line, None, stream))
+        """Take a line of raw output."""
+        self._recorder.wrote(worker, self._lane_of(worker), stream, line)
 
     def violated(self, worker: WorkerProcess, reason: str) -> None:
         """Kill a worker that does not keep to the protocol; its job counts it as a crash."""
@@ -328,9 +330,10 @@ class Crew:
         if place is None or lane is None or assignment is None or assignment.job.fence != report.fence:
             self.violated(worker, f"reported the end of #{report.number}, which it does not run")
             return
+        for stream, line in worker.take_last_lines():  # its own, whatever the cell shows by now
+            self._recorder.wrote_by(assignment, stream, line)
         self._dispatch.ended(lane, report.number)
         lane.last = assignment
-        worker.finish_lines()
         worker.served += 1
         outcome, receipt = assignment.outcome_of_report(report)
         if receipt is not None:
@@ -351,39 +354,13 @@ class Crew:
 
     def _conclude(self, assignment: Assignment, outcome: Outcome, receipt: Receipt | None) -> None:
         if assignment.dropped:
-            text = f"{assignment.dropped} more were dropped: the job said more than is kept"
-            job = assignment.job
-            self._say(assignment, wire.Log(job.number, job.fence, self._clock.now(), "warning", text, None))
+            self._recorder.say_dropped(assignment)
         assignment.mark_ended()
         self._rounds.end(assignment.job, outcome, receipt)
 
-    def _only_one(self, lane: Lane | None) -> Assignment | None:
-        """Return the job that runs at a worker with one slot, or the only one that does at another."""
-        if lane is None:
-            return None
-        first = next(iter(lane.assignments.values()), None)
-        if first is None or len(lane.worker.cells) == 1:
-            return first if first is not None and first.shown() is not None else None
-        running = [each for each in lane.assignments.values() if each.shown() is not None]
-        return running[0] if len(running) == 1 else None
-
-    def _spoke(self, worker: WorkerProcess, report: wire.Progress | wire.Log | wire.Event) -> None:
-        lane = self._lane_of(worker)
-        if lane is None:
-            return
-        assignment = lane.assignments.get(report.number)
-        if assignment is None or not assignment.is_for(report.number, report.fence):
-            # A thread that an earlier job left running: its words belong to that job, while we know it.
-            assignment = lane.last
-        if assignment is not None and assignment.is_for(report.number, report.fence):
-            self._say(assignment, report)
-
-    def _say(self, assignment: Assignment, report: wire.Progress | wire.Log | wire.Event) -> None:
-        self._rounds.say(to_stored(report, assignment.attempt))
-        if isinstance(report, wire.Log):
-            job = assignment.job
-            self._tell(JobSpoke(job.number, job.task, report.at, report.level, report.message, report.stream))
-        if self._rounds.is_full and not self._is_paused:
+    def _pause(self) -> None:
+        """Read no worker until the store has taken what they said."""
+        if not self._is_paused:
             self._is_paused = True
             for worker in self._places:
                 worker.pause()

@@ -140,11 +140,11 @@ class Nursery:
         """Tell the worker that it does not."""
         self._workers[serial].stillborn(f"could not be forked: {reason}")
 
-    def exited(self, zygote: ZygoteProcess, serial: int, status: int, cpu: int) -> None:
+    def exited(self, zygote: ZygoteProcess, exited: wire.Exited) -> None:
         """Tell the worker how it ended."""
-        worker = self._workers.get(serial)
+        worker = self._workers.get(exited.serial)
         if worker is not None:
-            worker.exited(status, cpu)
+            worker.exited(exited.status, exited.cpu, exited.rss)
 
     def zygote_wrote(self, zygote: ZygoteProcess, line: str) -> None:
         """Pass on what the import wrote."""

@@ -34,16 +34,17 @@ class LinePipe:
             if not self._read():
                 return
 
-    def finish_line(self) -> None:
-        """Pass on the last line, where it has no end."""
+    def take_last_line(self) -> str | None:
+        """Return the last line, where it has no end, and forget it; None where there is none."""
         rest, self._partial = self._partial, b""
-        if rest:
-            self._pass_on(rest)
+        return _text(rest) if rest else None
 
     def close(self) -> None:
         """Stop reading."""
         if self._descriptor >= 0:
-            self.finish_line()
+            rest = self.take_last_line()
+            if rest is not None:
+                self._take(rest)
             self._loop.remove_reader(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = -1
@@ -73,4 +74,8 @@ class LinePipe:
         return True
 
     def _pass_on(self, line: bytes) -> None:
-        self._take(line[: 4 * MAX_LINE].decode("utf-8", "backslashreplace"))
+        self._take(_text(line))
+
+
+def _text(line: bytes) -> str:
+    return line[: 4 * MAX_LINE].decode("utf-8", "backslashreplace")

@@ -39,6 +39,8 @@ class Pool:
         self.failures = 0
         """Workers in a row that died before they were ready."""
         self.last_failure = ""
+        self.is_waiting = False
+        """Workers could not start, and it is not yet time for the next try."""
         self._excluded = excluded
         self._backends = backends
 

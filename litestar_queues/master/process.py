@@ -74,6 +74,8 @@ class WorkerProcess:
         self.zygote: ZygoteProcess | None = None
         self.served = 0
         self.exit = ""
+        self.lines = 0
+        """Written while it ran no job."""
         self.is_orphan = False
         """Its zygote is gone, so it is dead or dying, and the master reaps it."""
         self.is_released = False
@@ -81,6 +83,8 @@ class WorkerProcess:
         self.killed_by_us = False
         self.cpu = 0
         """CPU time in microseconds, once it is dead."""
+        self.peak = 0
+        """The most resident memory it ever had, in bytes, once it is dead."""
         self.stack = StackFile()
         self.looking = asyncio.Lock()
         """Held while its stack is looked at."""
@@ -192,10 +196,10 @@ class WorkerProcess:
             self._loop.add_reader(self._reports, self._read)
             self._is_read = True
 
-    def finish_lines(self) -> None:
-        """Pass on the last line it wrote, where it has no end."""
-        for pipe in self._pipes:
-            pipe.finish_line()
+    def take_last_lines(self) -> list[tuple[str, str]]:
+        """Return the last line it wrote to each stream, where that has no end, and forget it."""
+        lines = zip(("stdout", "stderr"), (pipe.take_last_line() for pipe in self._pipes), strict=True)
+        return [(stream, line) for stream, line in lines if line is not None]
 
     def _read(self) -> None:
         for _ in range(_FRAMES_A_TURN):
@@ -225,11 +229,11 @@ class WorkerProcess:
 
     # Death.
 
-    def exited(self, status: int, cpu: int) -> None:
+    def exited(self, status: int, cpu: int, peak: int) -> None:
         """Take note that its zygote has reaped it."""
         if not self.is_dead:
             self.exit = in_words(status, by_us=self.killed_by_us, out_of_memory=self._memory.has_struck())
-            self.cpu = cpu
+            self.cpu, self.peak = cpu, peak
             self._bury()
 
     def orphaned(self) -> None:
@@ -255,7 +259,8 @@ class WorkerProcess:
             self.exit = "died with its zygote"
             self._bury()
         else:
-            self.exited(status, round((usage.ru_utime + usage.ru_stime) * 1_000_000))
+            cpu = round((usage.ru_utime + usage.ru_stime) * 1_000_000)
+            self.exited(status, cpu, usage.ru_maxrss * 1024)
 
     def _bury(self) -> None:
         """Pass on what it had said, and let go of what belonged to it."""

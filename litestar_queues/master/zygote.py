@@ -56,8 +56,8 @@ class ZygoteOwner(Protocol):
         """Hear that there is no new worker."""
         ...
 
-    def exited(self, zygote: ZygoteProcess, serial: int, status: int, cpu: int) -> None:
-        """Hear that a worker is dead, with its wait status and CPU time in microseconds."""
+    def exited(self, zygote: ZygoteProcess, exited: wire.Exited) -> None:
+        """Hear that a worker is dead, and how."""
         ...
 
     def zygote_wrote(self, zygote: ZygoteProcess, line: str) -> None:
@@ -153,8 +153,8 @@ class ZygoteProcess:
                 owner.forked(self, serial, pid, descriptors.pop())
             case wire.ForkFailed(serial, reason):
                 owner.fork_failed(self, serial, reason)
-            case wire.Exited(serial, status, cpu):
-                owner.exited(self, serial, status, cpu)
+            case wire.Exited():
+                owner.exited(self, report)
             case _:
                 self.kill()
         for descriptor in descriptors:

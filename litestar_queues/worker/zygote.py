@@ -12,6 +12,7 @@ import gc
 import logging
 import logging.handlers
 import os
+import resource
 import select
 import signal
 import socket
@@ -91,13 +92,14 @@ class Zygote:
         return None
 
     def _reap(self) -> None:
-        for pid, status, cpu in _dead_children():
+        for pid, status, usage in _dead_children():
             order = self._orders.pop(pid, None)
             if order is None:
                 continue  # an orphan of a job
             if status == 0:
                 self._released.add(order.cookie)
-            wire.send(self._control, wire.Exited(order.serial, status, cpu))
+            cpu = round((usage.ru_utime + usage.ru_stime) * 1_000_000)
+            wire.send(self._control, wire.Exited(order.serial, status, cpu, usage.ru_maxrss * 1024))
 
     def _end_all(self) -> None:
         """Kill the workers, and then what of theirs has become this process's child, until nothing is left."""
@@ -150,8 +152,8 @@ def _fork() -> int:
         return os.fork()
 
 
-def _dead_children() -> Iterator[tuple[int, int, int]]:
-    """Reap and yield each dead child: its pid, its status, its CPU time in microseconds."""
+def _dead_children() -> Iterator[tuple[int, int, resource.struct_rusage]]:
+    """Reap and yield each dead child: its pid, its status, what it has used."""
     while True:
         try:
             pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -159,7 +161,7 @@ def _dead_children() -> Iterator[tuple[int, int, int]]:
             return
         if pid == 0:
             return
-        yield pid, status, round((usage.ru_utime + usage.ru_stime) * 1_000_000)
+        yield pid, status, usage
 
 
 def _close(descriptors: list[int]) -> None:

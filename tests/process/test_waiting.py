@@ -237,3 +237,24 @@ async def test_what_waits_when_the_master_is_killed_runs_under_the_next_one(
     assert min(unwritten) == 0
     assert sum(unwritten) <= 2
     assert sum(record.attempt - 1 for record in records) <= 2 * 129
+
+
+async def test_a_last_line_without_an_end_belongs_to_the_job_that_wrote_it(
+    service: QueueService, start_master: StartMaster
+) -> None:
+    start(start_master, "--concurrency", "1")
+    await measure(service)
+    results = await service.enqueue_many([TaskRequest(hard.write_raw, (f"raw {number}",)) for number in range(20)])
+    for number, result in enumerate(results):
+        await result.wait(30)
+        said = [event.message for event in await result.events() if event.type == "task.output"]
+        assert said == [f"raw {number}"]
+
+
+async def test_a_thread_that_writes_on_when_no_job_runs_is_heard_only_for_a_while(
+    service: QueueService, start_master: StartMaster
+) -> None:
+    master = start(start_master, "--concurrency", "1")
+    await (await service.enqueue(hard.leave_a_writer)).wait(30)
+    wait_until(lambda: "writes more while it runs no job than is shown" in master.log, "it is enough")
+    assert await (await service.enqueue(zoo.good, 1)).get(30) == 2

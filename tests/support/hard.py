@@ -202,3 +202,20 @@ async def says_progress(_task_context: TaskExecutionContext = INJECTED) -> int:
 
 
 __all__ = ["until_told"]
+
+
+@task
+def write_raw(text: str) -> None:
+    """Write to descriptor 1, without the end of a line."""
+    os.write(1, text.encode())
+
+
+@task
+def leave_a_writer() -> None:
+    """Leave a thread that writes for ever."""
+
+    def write() -> None:
+        while True:
+            os.write(1, b"still here\n")
+
+    threading.Thread(target=write, daemon=True).start()
