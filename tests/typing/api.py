@@ -7,6 +7,7 @@ from typing import assert_type
 import litestar_queues
 from litestar_queues import INJECTED, QueueService, RetryBackoff, TaskExecutionContext, TaskResult, task
 from litestar_queues import tsk as misspelt  # type: ignore[attr-defined]
+from litestar_queues.synchronous import SyncQueueService, SyncTaskResult
 from litestar_queues.tasks import AsyncTask, Handle
 
 
@@ -67,3 +68,14 @@ async def use(service: QueueService) -> None:
     coroutine.using(queue="q").enqueue()  # type: ignore[call-arg, unused-coroutine]
     wrong: str = await handle.get()  # type: ignore[assignment]
     assert wrong
+
+
+def use_from_a_script() -> None:
+    with QueueService.sync() as queues:
+        assert_type(queues, SyncQueueService)
+        assert_type(queues.enqueue(plain, 1, b="y"), SyncTaskResult[list[int]])
+        assert_type(queues.enqueue(coroutine, 1).get(timeout=1), str)
+        assert_type(queues.enqueue(coroutine, 1, queue="other").result, str | None)
+
+        queues.enqueue(5)  # type: ignore[call-overload]
+        queues.open()  # type: ignore[attr-defined]
