@@ -31,6 +31,9 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,99}")
 
 _MOST_SLOTS = 1000
 
+LARGEST_LIMIT = 30 * 1024 * 1024
+"""Bytes: a job, and its result with the jobs that it adds, must fit one frame (``wire.MAX_FRAME``)."""
+
 BackendKind = Literal["local", "immediate"]
 
 
@@ -114,7 +117,7 @@ class QueueConfig:
         ``"power"`` keeps what was accepted through loss of power; ``"process"`` only through the
         death of processes, and commits faster.
     ``max_payload_bytes``, ``max_result_bytes``
-        Limits of the arguments and of the result of one job, as JSON.
+        Limits of the arguments and of the result of one job, as JSON; at most 30 MiB.
     ``task_modules``
         Modules that a worker imports beside the application, to register their tasks.
     """
@@ -142,8 +145,8 @@ class QueueConfig:
             _refuse("QueueConfig.execution_backend", self.execution_backend, f"name one of {', '.join(sorted(kinds))}")
         if self.durability not in ("power", "process"):
             _refuse("QueueConfig.durability", self.durability, 'use "power" or "process"')
-        _at_least("QueueConfig.max_payload_bytes", self.max_payload_bytes, 1)
-        _at_least("QueueConfig.max_result_bytes", self.max_result_bytes, 1)
+        _check_limit("QueueConfig.max_payload_bytes", self.max_payload_bytes)
+        _check_limit("QueueConfig.max_result_bytes", self.max_result_bytes)
         _check_pools(self.pools)
         if self.queue_backend is not None:
             _check_backend(self.queue_backend)
@@ -252,6 +255,12 @@ def _read_settings(file: Path) -> ProjectSettings:
 def _at_least(what: str, value: int, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         _refuse(what, value, f"give a whole number, {least} or more")
+
+
+def _check_limit(what: str, value: int) -> None:
+    _at_least(what, value, 1)
+    if value > LARGEST_LIMIT:
+        _refuse(what, value, f"give at most {LARGEST_LIMIT}; what is larger belongs in a file, passed by its path")
 
 
 def _refuse(what: str, value: object, remedy: str) -> None:

@@ -40,6 +40,10 @@ TERMINAL = frozenset(Status) - LIVE
 
 Count = Annotated[int, Meta(ge=0, le=1 << 62)]
 """A number that fits every store's integer column; a frame with another is refused as forged."""
+Whole = Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)]
+"""The same, with a sign."""
+Moment = Annotated[int, Meta(ge=-62_135_596_800_000_000, le=253_402_300_799_999_999)]
+"""Microseconds since 1970 that are a ``datetime``: the years 1 to 9999."""
 
 OnDuplicate = Literal["reuse", "replace", "raise"]
 
@@ -88,25 +92,29 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
 
 class NewJob(Struct, frozen=True, kw_only=True):
-    """A job as its enqueuer hands it to the store."""
+    """A job as its enqueuer hands it to the store.
+
+    It also comes in a worker's report, so every number has its bounds: one that no column takes would
+    end the master at the store.
+    """
 
     id: UUID
     task: str
     queue: str
-    priority: int
+    priority: Whole
     payload: str
     """The call as JSON: ``{"args": […], "kwargs": {…}}``."""
-    checksum: int
+    checksum: Count
     """CRC-32 of *payload* in UTF-8."""
-    created_at: int
-    run_at: int
+    created_at: Moment
+    run_at: Moment
     """Not before this; a job whose time has come is added as pending."""
-    max_retries: int = 0
+    max_retries: Count = 0
     backoff: str | None = None
     """A ``RetryBackoff`` as JSON; None is the default."""
-    timeout: int | None = None
-    kill_grace: int = 2_000_000
-    expires_at: int | None = None
+    timeout: Count | None = None
+    kill_grace: Count = 2_000_000
+    expires_at: Moment | None = None
     key: str | None = None
     key_scope: str = ""
     """The task's name, or empty for a key shared by all tasks."""
@@ -117,7 +125,7 @@ class NewJob(Struct, frozen=True, kw_only=True):
     profile: str | None = None
     metadata: str | None = None
     """JSON object."""
-    max_rss: int | None = None
+    max_rss: Count | None = None
     """Bytes of resident memory above which its worker is killed."""
     allow_background: bool = False
     """Processes that it leaves behind may live on."""

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypedDict
 import msgspec
 from msgspec import Struct
 
-from litestar_queues.clock import from_datetime, to_microseconds
+from litestar_queues.clock import from_datetime, to_datetime, to_microseconds
 from litestar_queues.config import check_name
 from litestar_queues.lifecycle import DEFAULT_BACKOFF, LONGEST_BACKOFF, RetryBackoff
 from litestar_queues.models import OnDuplicate
@@ -147,9 +147,11 @@ def _moment(value: Any) -> str | None:
     if not isinstance(value, datetime):
         return "give an aware datetime"
     try:
-        from_datetime(value)
+        to_datetime(from_datetime(value))
     except ValueError as error:
         return str(error)
+    except OverflowError:
+        return "give a moment that is in the years 1 to 9999 in UTC too"
     return None
 
 

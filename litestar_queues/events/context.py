@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
 
 import msgspec
@@ -21,6 +21,11 @@ from litestar_queues.exceptions import JobCancelledError, PayloadError, QueueErr
 from litestar_queues.models import NewJob
 from litestar_queues.wire import Event, Log, Progress
 
+if TYPE_CHECKING:  # the master imports this module, and has no use for tasks
+    from litestar_queues.tasks import Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
 Level = Literal["debug", "info", "warning", "error", "critical"]
 
 INJECTED: Any = None
@@ -32,8 +37,9 @@ MAX_MESSAGE = 16_384
 MAX_PAYLOAD = 65_536
 """Bytes of one event's payload as JSON."""
 MAX_SUCCESSORS = 1_000
+"""Jobs that one run may add on success."""
 MAX_SUCCESSOR_BYTES = 32 * 1024 * 1024
-"""Of the arguments of the jobs that one run adds on success: with them its report stays below ``wire.MAX_FRAME``."""
+"""Of them as they are sent: with the largest result, the report stays below ``wire.MAX_FRAME``."""
 
 
 class Sink(Protocol):
@@ -52,8 +58,8 @@ class TaskExecutionContext:
     """
 
     __slots__ = (
-        "_clock", "_is_cancelled", "_sink", "_successors", "attempt", "fence", "max_retries", "number", "queue",
-        "retry_count", "task_id", "task_name", "worker_id",
+        "_clock", "_is_cancelled", "_sink", "_successor_bytes", "_successors", "attempt", "fence", "max_retries",
+        "number", "queue", "retry_count", "task_id", "task_name", "worker_id",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +90,7 @@ class TaskExecutionContext:
         self._clock = clock
         self._is_cancelled = False
         self._successors: list[NewJob] | None = []
+        self._successor_bytes = 0
 
     def __repr__(self) -> str:
         return f"<TaskExecutionContext #{self.number} {self.task_name} attempt {self.attempt}>"
@@ -136,7 +143,11 @@ class TaskExecutionContext:
         """Do what ``event`` does, from synchronous code."""
         self.say(Event(self.number, self.fence, self._clock.now(), str(type)[:200], cut(message), _json(payload)))
 
-    def enqueue_on_success(self, task: Any, /, *args: Any, **options_and_kwargs: Any) -> UUID:
+    @overload
+    def enqueue_on_success(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> UUID: ...
+    @overload
+    def enqueue_on_success(self, task: Task[..., Any] | str, /, *args: Any, **options_and_kwargs: Any) -> UUID: ...
+    def enqueue_on_success(self, task: Task[..., Any] | str, /, *args: Any, **options_and_kwargs: Any) -> UUID:
         """Add a job with the completion of this one, in one transaction: both or neither; return its id.
 
         *task* is a ``Task`` (also ``task.using(…)``), or the name of one that is registered here; options
@@ -144,26 +155,31 @@ class TaskExecutionContext:
         nothing is stored before this job's result is: if it fails, snoozes, is cancelled or dies, nothing
         is added. Works from asynchronous and synchronous code.
 
-        Where another live job holds the key, that one stands, and the returned id is not stored.
+        The job is dated now: ``run_after`` and ``expires_in`` count from this call. Where another live job
+        holds the key when this one completes, that one stands (or is replaced), and no job has the
+        returned id.
+
         Raises what ``Task.enqueue`` raises, ``ValueError`` for ``on_duplicate="raise"`` (nobody could
-        be told), ``PayloadError`` for more than 1,000 jobs or 32 MiB of arguments, and ``QueueError``
-        once this run has ended.
+        be told), ``PayloadError`` for more than 1,000 jobs or 32 MiB of them, and ``QueueError`` once
+        this run has ended.
         """
+        successors = self._successors
+        if successors is None:
+            msg = f"the run of #{self.number} has ended; enqueue_on_success must be called while it runs"
+            raise QueueError(msg)
         job = find_enqueuer().prepare_known(task, args, options_and_kwargs)
         if job.on_duplicate == "raise":
             msg = 'enqueue_on_success cannot raise for a duplicate later; use on_duplicate="reuse" or "replace"'
             raise ValueError(msg)
-        if self._successors is None:
-            msg = f"the run of #{self.number} has ended; enqueue_on_success must be called while it runs"
-            raise QueueError(msg)
-        size = sum(len(other.payload) for other in self._successors) + len(job.payload)
-        if len(self._successors) >= MAX_SUCCESSORS or size > MAX_SUCCESSOR_BYTES:
+        size = self._successor_bytes + len(msgspec.msgpack.encode(job))
+        if len(successors) >= MAX_SUCCESSORS or size > MAX_SUCCESSOR_BYTES:
             msg = (
-                f"one run may add {MAX_SUCCESSORS} jobs with {MAX_SUCCESSOR_BYTES} bytes of arguments; "
+                f"one run may add {MAX_SUCCESSORS} jobs, of {MAX_SUCCESSOR_BYTES} bytes together; "
                 "enqueue the rest, or let one of them enqueue more"
             )
             raise PayloadError(msg)
-        self._successors.append(job)
+        successors.append(job)
+        self._successor_bytes = size
         return job.id
 
     def take_successors(self) -> tuple[NewJob, ...]:

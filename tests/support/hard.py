@@ -15,7 +15,10 @@ from collections import deque
 from itertools import repeat
 from pathlib import Path
 
+import msgspec
+
 from litestar_queues import INJECTED, Snooze, TaskExecutionContext, task
+from litestar_queues.events import require_current_task_context
 from support import logbook
 from support.zoo import until_told
 
@@ -219,3 +222,23 @@ def leave_a_writer() -> None:
             os.write(1, b"still here\n")
 
     threading.Thread(target=write, daemon=True).start()
+
+
+@task
+def forge_a_successor(field: str, value: int) -> None:
+    """Report an end with a job to add that no client makes: a number which fits no column."""
+    context = require_current_task_context()
+    context.enqueue_on_success(quick, "forged")
+    [honest] = context._successors or ()
+    context._successors = [msgspec.structs.replace(honest, **{field: value})]
+
+
+@task
+def add_many(count: int, size: int, metadata: bool, _task_context: TaskExecutionContext = INJECTED) -> None:
+    """Add jobs whose arguments, or whose metadata, are so many characters of four bytes each."""
+    text = "\N{PILE OF POO}" * size
+    for _ in range(count):
+        if metadata:
+            _task_context.enqueue_on_success(quick.using(metadata={"text": text}), "x")
+        else:
+            _task_context.enqueue_on_success(quick, text)

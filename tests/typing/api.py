@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import assert_type
+from uuid import UUID
 
 import litestar_queues
 from litestar_queues import INJECTED, QueueService, RetryBackoff, TaskExecutionContext, TaskResult, task
@@ -24,6 +25,11 @@ async def coroutine(a: int) -> str:
 @task("typed.injected", retry_backoff=RetryBackoff(initial_delay=2), retry_on=(OSError, ValueError))
 async def injected(path: str, *, _task_context: TaskExecutionContext = INJECTED) -> None:
     await _task_context.log(path)
+    assert_type(_task_context.enqueue_on_success(plain, 1, b="y"), UUID)
+    _task_context.enqueue_on_success(coroutine.using(queue="other"), 1)
+    _task_context.enqueue_on_success("typed.coroutine", 1, priority=3)
+    _task_context.enqueue_on_success(plain, 1, queue="other")
+    _task_context.enqueue_on_success(5)  # type: ignore[call-overload]
 
 
 @task(retry_backoff=lambda failures, error: 2.0 * failures)

@@ -1,0 +1,110 @@
+"""What comes up a channel is taken whole and within bounds, or refused; what clients make always fits."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from litestar_queues import QueueConfig, QueueConfigurationError, task, wire
+from litestar_queues.clock import to_datetime
+from litestar_queues.config import LARGEST_LIMIT
+from litestar_queues.events.context import MAX_SUCCESSOR_BYTES
+from litestar_queues.models import NewJob, Receipt
+from litestar_queues.request import build_job
+
+CONFIG = QueueConfig(queue_backend="memory")
+NOW = 1_800_000_000_000_000
+CENTURY = timedelta(days=36500)
+
+
+@task("frames.nothing")
+def nothing() -> None:
+    return None
+
+
+def make(**options: Any) -> NewJob:
+    return build_job(nothing, (), {}, options, config=CONFIG, now=NOW)
+
+
+def come_up(job: NewJob) -> NewJob:
+    """Return what the master gets where a worker reports *job* with a completion."""
+    here, there = wire.pair()
+    with here, there:
+        wire.send(here, wire.Done(1, 1, "null", Receipt(0, 0), successors=(job,)))
+        report = wire.receive_report(there)
+    assert isinstance(report, wire.Done)
+    [same] = report.successors
+    return same
+
+
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "priority": st.integers(-(2**31), 2**31),
+        "retries": st.integers(0, 1_000_000),
+        "timeout": st.timedeltas(timedelta(microseconds=1), CENTURY),
+        "kill_grace": st.timedeltas(timedelta(0), CENTURY),
+        "scheduled_at": st.datetimes(timezones=st.just(UTC)),
+        "expires_at": st.datetimes(timezones=st.just(UTC)),
+        "key": st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=500),
+        "max_rss": st.integers(16 * 1024 * 1024, 1 << 50),
+        "metadata": st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.integers(-9, 9)),
+    },
+)
+
+
+@given(OPTIONS)
+def test_every_job_that_a_client_can_make_comes_up_as_it_is(options: dict[str, Any]) -> None:
+    job = make(**options)
+    assert come_up(job) == job
+    assert to_datetime(job.run_at) >= to_datetime(NOW)
+
+
+NUMBERS = [
+    "priority",
+    "checksum",
+    "created_at",
+    "run_at",
+    "max_retries",
+    "timeout",
+    "kill_grace",
+    "expires_at",
+    "max_rss",
+]
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+@pytest.mark.parametrize("value", [1 << 63, -(1 << 63)])
+def test_a_number_that_no_column_takes_is_no_frame_of_ours(field: str, value: int) -> None:
+    with pytest.raises(wire.FrameError, match="not a frame of ours"):
+        come_up(msgspec.structs.replace(make(), **{field: value}))
+
+
+def test_every_number_of_a_new_job_has_bounds() -> None:
+    plain = [field.name for field in msgspec.structs.fields(NewJob) if field.type in (int, int | None)]
+    assert plain == []
+
+
+def test_a_report_with_all_that_it_may_carry_fits_a_frame() -> None:
+    largest = msgspec.structs.replace(make(), payload="x" * MAX_SUCCESSOR_BYTES)
+    done = wire.Done(1, 1, "x" * LARGEST_LIMIT, Receipt(0, 0, "w" * 200), successors=(largest,))
+    assert len(msgspec.msgpack.encode(done)) < wire.MAX_FRAME
+
+
+@pytest.mark.parametrize("name", ["max_payload_bytes", "max_result_bytes"])
+def test_a_limit_that_no_frame_could_carry_is_refused(name: str) -> None:
+    QueueConfig(**{name: LARGEST_LIMIT})
+    with pytest.raises(QueueConfigurationError, match=f"{name} cannot be {LARGEST_LIMIT + 1}; give at most"):
+        QueueConfig(**{name: LARGEST_LIMIT + 1})
+
+
+@pytest.mark.parametrize("name", ["scheduled_at", "expires_at"])
+@pytest.mark.parametrize("written", ["9999-12-31T23:00-12:00", "0001-01-01T01:00+12:00"])
+def test_a_moment_that_no_datetime_in_utc_can_tell_is_refused(name: str, written: str) -> None:
+    with pytest.raises(ValueError, match="years 1 to 9999"):
+        make(**{name: datetime.fromisoformat(written)})
