@@ -15,8 +15,10 @@ import asyncio
 import fcntl
 import os
 import socket
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
 from litestar_queues import wire
@@ -34,6 +36,8 @@ MAX_EVENTS = 10_000
 """Events of one run that are kept; what is said past it is counted."""
 MAX_SNOOZES = 100
 """Times that a job may snooze here: nobody waits in between, so more of them is a loop."""
+MAX_GENERATIONS = 1_000
+"""Jobs of a chain, each added by the one before with its completion: more of them is a loop too."""
 
 
 class Immediate:
@@ -109,6 +113,7 @@ class _Work:
         self._clock = immediate.clock
         self._attempt: asyncio.Task[wire.Done | wire.Failed] | None = None
         self._is_stopped = False
+        self._to_run: deque[_Turn] = deque()
 
     def stop(self) -> None:
         """Cancel the run, and begin no other."""
@@ -123,34 +128,38 @@ class _Work:
             return added
         for job, entry in zip(jobs, added, strict=True):
             if self._immediate.serves(job) and not entry.deduplicated:
-                await self._run(entry.number, job.backend)
+                self._to_run.append(_Turn(entry.number, job.backend))
+        while self._to_run:
+            await self._run(self._to_run.popleft())
         return added
 
-    async def _run(self, number: int, backend: str) -> None:
+    async def _run(self, turn: _Turn) -> None:
         """Run a job until it has ended."""
-        want = Want(1, backends=(backend,), only=number)
+        want = Want(1, backends=(turn.backend,), only=turn.number)
         snoozes = 0
         while not self._is_stopped:
             claims = await self._store.claim(self._immediate.node, [want], now=self._clock.now())
             if not claims.jobs[0]:
                 return  # cancelled or expired before it could run
-            settlement = await self._run_once(claims.jobs[0][0], may_snooze=snoozes < MAX_SNOOZES)
+            settlement = await self._run_once(claims.jobs[0][0], turn, snoozes)
             if settlement is None:
                 return
             if settlement.status in TERMINAL:
-                await self._run_successors(settlement.successors)
+                await self._follow(settlement.successors, turn.generation + 1)
                 return
             snoozes += settlement.error is None  # nothing but a snooze lives on without an error
-        await self._store.cancel([number], now=self._clock.now())
+        await self._store.cancel([turn.number], now=self._clock.now())
 
-    async def _run_successors(self, jobs: Sequence[NewJob]) -> None:
-        """Run what was added with a completion, where it runs in its caller, which is this."""
+    async def _follow(self, jobs: Sequence[NewJob], generation: int) -> None:
+        """See to what was added with a completion, where it runs in its caller, which is this."""
         here = [job for job in jobs if self._immediate.serves(job)]
+        if not here:
+            return
         for job, record in zip(here, await self._store.get([job.id for job in here]), strict=True):
             if record is not None:  # None: another live job holds its key
-                await self._run(record.number, job.backend)
+                self._to_run.append(_Turn(record.number, job.backend, generation))
 
-    async def _run_once(self, job: ClaimedJob, *, may_snooze: bool) -> Settlement | None:
+    async def _run_once(self, job: ClaimedJob, turn: _Turn, snoozes: int) -> Settlement | None:
         """Run one attempt and settle it; None when somebody else has settled the job."""
         said = _Said(job.attempts + 1)
         execution = Execution(
@@ -161,13 +170,26 @@ class _Work:
             measure_cpu=False,
         )
         outcome, receipt = await self._outcome(job, execution)
-        if isinstance(outcome, Snoozed) and not may_snooze:
-            message = f"snoozed {MAX_SNOOZES} times; the immediate backend runs it again at once, and gives up"
-            outcome = Raised(ErrorReport("Snooze", message), retryable=False)
+        outcome = self._bounded(outcome, turn, snoozes)
         said.close(job, self._clock.now())
         if said.events:
             await self._store.record(said.events)
         return await self._settle(job, outcome, receipt)
+
+    def _bounded(self, outcome: Outcome, turn: _Turn, snoozes: int) -> Outcome:
+        """Return *outcome*, or a failure instead of one that would hold the caller for ever."""
+        match outcome:
+            case Snoozed() if snoozes >= MAX_SNOOZES:
+                message = f"snoozed {MAX_SNOOZES} times; the immediate backend runs it again at once, and gives up"
+                return Raised(ErrorReport("Snooze", message), retryable=False)
+            case Succeeded(_, jobs) if turn.generation >= MAX_GENERATIONS and any(map(self._immediate.serves, jobs)):
+                message = (
+                    f"would add another job after {MAX_GENERATIONS}, each added by the one before; "
+                    "the immediate backend runs them at once, and gives up"
+                )
+                return Raised(ErrorReport("QueueError", message), retryable=False)
+            case _:
+                return outcome
 
     async def _settle(self, job: ClaimedJob, outcome: Outcome, receipt: Receipt | None) -> Settlement | None:
         settlement = settle(job, outcome, receipt, now=self._clock.now())
@@ -198,6 +220,15 @@ class _Work:
     async def _call(self, execution: Execution) -> wire.Done | wire.Failed:
         current_enqueuer.set(self._immediate.enqueuer)  # in this task's own context
         return await execution.run_async()
+
+
+class _Turn(NamedTuple):
+    """A job that is to run here."""
+
+    number: int
+    backend: str
+    generation: int = 1
+    """Which of a chain of jobs it is, each added by the one before with its completion."""
 
 
 class _Said:

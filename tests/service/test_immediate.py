@@ -14,10 +14,19 @@ import pytest
 from litestar_queues import immediate as backend
 from litestar_queues.config import QueueConfig
 from litestar_queues.events import INJECTED, TaskExecutionContext, publish_task_log
-from litestar_queues.exceptions import Snooze, TaskFailed, UnknownTaskError, job_cancelled, non_retryable
-from litestar_queues.models import Status, TaskRequest
+from litestar_queues.exceptions import (
+    PayloadError,
+    QueueError,
+    Snooze,
+    TaskFailed,
+    UnknownTaskError,
+    job_cancelled,
+    non_retryable,
+)
+from litestar_queues.models import Query, Status, TaskRequest
 from litestar_queues.service import QueueService
 from litestar_queues.tasks import task
+from support.waiting import eventually
 
 from .conftest import Within
 
@@ -347,3 +356,115 @@ async def test_what_cannot_follow_is_an_error_in_the_task(immediate: QueueServic
     result = await immediate.enqueue(bad)
     assert (result.status, (await immediate.get_statistics()).total) == ("failed", 1)
     assert why in (result.error or "")
+
+
+@task("immediate.chain")
+def chain(left: int, _task_context: TaskExecutionContext = INJECTED) -> None:
+    if left:
+        _task_context.enqueue_on_success(chain, left - 1)
+
+
+async def test_a_chain_of_jobs_may_be_longer_than_the_stack_is_deep(immediate: QueueService) -> None:
+    await immediate.enqueue(chain, 500)
+    assert (await immediate.get_statistics()).completed == 501
+
+
+async def test_a_chain_without_end_fails_and_lets_its_caller_go(
+    immediate: QueueService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "MAX_GENERATIONS", 3)
+    await immediate.enqueue(chain, 2)
+    await immediate.enqueue(chain, 10**9)
+    counts = await immediate.get_statistics()
+    assert (counts.completed, counts.failed, counts.total) == (5, 1, 6)
+    [failed] = await immediate.list_tasks(Query(statuses=(Status.FAILED,)))
+    assert "would add another job after 3" in (failed.error or "")
+
+
+@task("immediate.then_ends")
+async def then_ends(how: str, _task_context: TaskExecutionContext = INJECTED) -> None:
+    _task_context.enqueue_on_success(chain, 0)
+    if how == "snoozed" and _task_context.attempt == 1:
+        raise Snooze(0)
+    if how == "cancelled":
+        job_cancelled()
+    if how == "timed out":
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(("how", "added"), [("snoozed", 1), ("cancelled", 0), ("timed out", 0)])
+async def test_only_the_run_that_completes_adds(immediate: QueueService, how: str, added: int) -> None:
+    await immediate.enqueue(then_ends.using(timeout=0.05), how)
+    assert len(await immediate.list_tasks(Query(task="immediate.chain"))) == added
+
+
+async def test_a_caller_that_is_cancelled_takes_along_what_its_job_has_added(immediate: QueueService) -> None:
+    calling = asyncio.create_task(immediate.enqueue(before_forever))
+    await eventually(lambda: _all_called(1), "the job that was added runs")
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    records = await immediate.list_tasks()
+    assert [(record.task_name, record.status) for record in records] == [
+        ("immediate.chain", "cancelled"),
+        ("immediate.forever", "cancelled"),
+        ("immediate.before_forever", "completed"),
+    ]
+
+
+@task("immediate.before_forever")
+def before_forever(_task_context: TaskExecutionContext = INJECTED) -> None:
+    _task_context.enqueue_on_success(forever)
+    _task_context.enqueue_on_success("immediate.chain", 0)
+
+
+async def _all_called(count: int) -> bool:
+    return len(calls) == count
+
+
+@task("immediate.refused")
+async def refused(_task_context: TaskExecutionContext = INJECTED) -> None:
+    for bad, args, error in (
+        (chain, (), TypeError),
+        (chain, ("one",), TypeError),
+        (chain, (1, 2), TypeError),
+        (takes_anything, ((1,),), PayloadError),
+        ("nobody", (), UnknownTaskError),
+        (5, (), TypeError),
+    ):
+        with pytest.raises(error):
+            _task_context.enqueue_on_success(bad, *args)  # type: ignore[arg-type]  # that is the point
+    calls.append(_task_context)
+
+
+@task("immediate.takes_anything")
+def takes_anything(value) -> None:  # type: ignore[no-untyped-def]
+    pass
+
+
+async def test_a_call_that_cannot_be_is_refused_at_once_and_so_is_one_after_the_end(immediate: QueueService) -> None:
+    result = await immediate.enqueue(refused)
+    assert (result.status, result.error) == ("completed", None)
+    with pytest.raises(QueueError, match="the run of #1 has ended"):
+        calls[0].enqueue_on_success(chain, 0)
+    assert (await immediate.get_statistics()).total == 1
+
+
+@task("immediate.with_options")
+async def with_options(_task_context: TaskExecutionContext = INJECTED) -> str:
+    changed = chain.using(queue="slow", run_after=60, execution_backend="local")
+    return str(_task_context.enqueue_on_success(changed, left=0, priority=7, key="k"))
+
+
+async def test_options_are_those_of_the_task_and_of_the_call_and_time_counts_from_the_call(
+    immediate: QueueService,
+) -> None:
+    result = await immediate.enqueue(with_options)
+    added = await immediate.get_task(result.result or "")
+    assert added is not None
+    assert (added.queue, added.priority, added.key, added.status) == ("slow", 7, "k", "scheduled")
+    assert (added.scheduled_at - added.created_at).total_seconds() == 60
+    started, ended = result.record.started_at, result.record.completed_at
+    assert started is not None
+    assert ended is not None
+    assert started <= added.created_at <= ended
