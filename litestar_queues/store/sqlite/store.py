@@ -123,7 +123,8 @@ class SQLiteStore:
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Verdict]:
         """Write what became of claimed jobs, fenced."""
-        return await self._run_each(settling.settle, settlements)
+        weight = len(settlements) + sum(len(each.successors) for each in settlements)
+        return await self._run_each(settling.settle, settlements, weight)
 
     async def record(self, events: Sequence[StoredEvent]) -> None:
         """Keep what running jobs said."""
@@ -201,8 +202,11 @@ class SQLiteStore:
     async def _run(self, function: Callable[[Transaction], T], weight: int = 1) -> T:
         return await self._open_writer().run(function, weight=weight, listeners=self._listeners)
 
-    async def _run_each(self, verb: Verb[ItemT, ResultT], items: Sequence[ItemT]) -> list[ResultT]:
-        return await self._open_writer().run_each(verb, items, listeners=self._listeners)
+    async def _run_each(
+        self, verb: Verb[ItemT, ResultT], items: Sequence[ItemT], weight: int | None = None
+    ) -> list[ResultT]:
+        weight = len(items) if weight is None else weight
+        return await self._open_writer().run_each(verb, items, weight=weight, listeners=self._listeners)
 
     def _open_writer(self) -> Writer:
         if self._writer is None:

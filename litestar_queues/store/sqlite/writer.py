@@ -108,10 +108,10 @@ class Writer:
         return value
 
     async def run_each(
-        self, verb: Verb[ItemT, ResultT], items: Sequence[ItemT], *, listeners: frozenset[str]
+        self, verb: Verb[ItemT, ResultT], items: Sequence[ItemT], *, weight: int, listeners: frozenset[str]
     ) -> list[ResultT]:
         """Run *verb* on *items*, together with those of other callers; return the results for these."""
-        values: list[ResultT] = await self._put(_Operation(verb, items, len(items), listeners))
+        values: list[ResultT] = await self._put(_Operation(verb, items, weight, listeners))
         return values
 
     def stop(self) -> None:

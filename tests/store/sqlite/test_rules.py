@@ -1,11 +1,13 @@
 """Rules of the package that a reader would otherwise have to remember."""
 
+import asyncio
 import re
 import sqlite3
 from pathlib import Path
 
 import pytest
 
+from litestar_queues.lifecycle import Succeeded
 from litestar_queues.models import Query, Status
 from litestar_queues.store import Want, open_store
 from litestar_queues.store.sqlite import adding, claiming, reading, settling, telling, transaction
@@ -133,3 +135,13 @@ async def test_the_newest_ended_jobs_are_found_without_sorting_all(tmp_path: Pat
     connection.close()
     assert sum("lq_job_ended" in step for step in plan) == 2, plan
     assert sum("TEMP B-TREE" in step for step in plan) == 1, f"only what is shown is sorted: {plan}"
+
+
+@pytest.mark.anyio
+async def test_settlements_that_add_many_jobs_do_not_share_one_long_transaction(tmp_path: Path) -> None:
+    async with await open_store(f"sqlite:///{tmp_path}/q.db", durability="process") as store:
+        await store.add(new_jobs(6))
+        jobs = await claim(store)
+        await asyncio.gather(*(store.settle([settlement(job, Succeeded("1", tuple(new_jobs(300))))]) for job in jobs))
+        stamps = {record.sequence for record in await store.find(Query(statuses=(Status.COMPLETED,)))}
+    assert len(stamps) == 6
