@@ -71,8 +71,7 @@ class Dispatch:
         """Take a job that has ended out of its lane."""
         assignment = lane.remove(number)
         if assignment is not None:
-            lane.last_sign = self._clock.monotonic()
-            lane.is_silent = False
+            lane.moves(self._clock.monotonic())
             if lane.is_empty:
                 self._place_reserved(lane)
         return assignment

@@ -23,7 +23,9 @@ class Lane:
         self.is_open = True
         """False once it gets no more jobs."""
         self.is_silent = False
-        """The worker is idle and has not come for a job."""
+        """The worker has room for a job, and has not come for it."""
+        self.silences = 0
+        """How often in a row that was so."""
         self.lowest_priority = HIGHEST
         """No job here is less urgent."""
         self.reserved_for: ClaimedJob | None = None
@@ -114,6 +116,18 @@ class Lane:
         if self._left is not None:
             self._left += len(taken)
         return taken
+
+    def falls_silent(self) -> int:
+        """Give the worker no more jobs for a while; return how many times that has happened since it last moved."""
+        self.is_silent = True
+        self.silences += 1
+        return self.silences
+
+    def moves(self, now: int) -> None:
+        """Take note that the worker has ended a job."""
+        self.last_sign = now
+        self.is_silent = False
+        self.silences = 0
 
     def mark_slow(self, assignment: Assignment) -> None:
         """Expect nothing of a job that takes longer than expected: nothing is to wait behind it."""

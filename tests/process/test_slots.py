@@ -138,3 +138,18 @@ async def test_a_drain_ends_the_coroutines_that_do_not_end_by_themselves_and_ret
     assert master.wait() == 8
     records = [await result.refresh() for result in results]
     assert {(str(record.status), record.retry_count, record.crashes) for record in records} == {("pending", 0, 0)}
+
+
+async def test_a_quick_job_does_not_wait_behind_a_blocked_loop_while_another_worker_is_idle(
+    service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path, url: str
+) -> None:
+    arguments = write_app(tmp_path, url, worker="max_concurrency=2, slots=4")
+    start_master(*arguments, serve=None, url=None).until_serving()
+    assert await (await service.enqueue(zoo.good, 1)).get(30) == 2
+    blocking = await service.enqueue(hard.block.using(kill_grace=0.1))
+    wait_until(lambda: logbook.started(logbook_file, "block"), "the loop is blocked")
+    for number in range(20):
+        assert await (await service.enqueue(zoo.good, number)).get(30) == number + 1
+    assert (await blocking.refresh()).status == "running"
+    await blocking.cancel()
+    assert (await blocking.wait(30)).status == "cancelled"
