@@ -276,7 +276,7 @@ class Crew:
         unbegun = [each for each in left if each not in shown]
         for each in unbegun:
             lane.remove(each.job.number)
-        self._dispatch.replace(lane, [each.job for each in unbegun])
+        self._dispatch.replace(lane, unbegun)
         self._dispatch.close(lane)
         self._spawn(self._conclude_dead(lane, ends))
         return running
@@ -303,6 +303,7 @@ class Crew:
         if assignment.stop is not None or assignment.has_ended:
             return
         if assignment.shown() is None and self._dispatch.withdraw(assignment):
+            assignment.mark_ended()
             outcome = Cancelled() if reason == Reason.CANCEL else Returned("it was stopped before it began")
             self._rounds.end(assignment.job, outcome, None)
             return
@@ -316,8 +317,9 @@ class Crew:
             ladder.begin(assignment, Reason.DRAIN, self._tell)
             assignment.worker.kill()
 
-    def _give_back(self, job: ClaimedJob, reason: str) -> None:
-        self._rounds.end(job, Returned(reason), None)
+    def _give_back(self, assignment: Assignment, reason: str) -> None:
+        assignment.mark_ended()
+        self._rounds.end(assignment.job, Returned(reason), None)
 
     def _lane_of(self, worker: WorkerProcess) -> Lane | None:
         place = self._places.get(worker)

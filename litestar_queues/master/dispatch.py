@@ -27,7 +27,7 @@ class Dispatch:
         clock: Clock,
         max_result_bytes: int,
         stop: Callable[[Assignment, Reason, int], None],
-        give_back: Callable[[ClaimedJob, str], None],
+        give_back: Callable[[Assignment, str], None],
     ) -> None:
         self._pools = pools
         self._clock = clock
@@ -51,7 +51,7 @@ class Dispatch:
         """Put claimed jobs into lanes; those more urgent than what waits there go first."""
         for pool, claimed in zip(self._pools, jobs, strict=True):
             if claimed:
-                self._place(pool, self._make_way(pool, claimed))
+                self._place(pool, self._make_way(pool, [Assignment(job) for job in claimed]))
 
     # Lanes.
 
@@ -78,11 +78,11 @@ class Dispatch:
 
     def take_back(self, lane: Lane, but_one: bool = False) -> None:
         """Take back what waits in *lane*, and put it elsewhere; *but_one* stays."""
-        jobs = [assignment.job for assignment in self._taken_back(lane)]
-        if but_one and jobs:
-            self._send(lane, self._pool_of[lane], jobs.pop(0))
-        if jobs:
-            self._place(self._pool_of[lane], jobs)
+        taken = self._taken_back(lane)
+        if but_one and taken:
+            self._send(lane, self._pool_of[lane], taken.pop(0))
+        if taken:
+            self._place(self._pool_of[lane], taken)
 
     def withdraw(self, assignment: Assignment) -> bool:
         """Take back one job, if it has not begun; say whether it was still there to be taken."""
@@ -92,7 +92,7 @@ class Dispatch:
         taken = self._taken_back(lane)
         for other in taken:
             if other is not assignment:
-                self._send(lane, self._pool_of[lane], other.job)
+                self._send(lane, self._pool_of[lane], other)
         return assignment in taken
 
     def drain(self) -> None:
@@ -102,25 +102,25 @@ class Dispatch:
             self.take_back(lane)
             self._place_reserved(lane)
 
-    def replace(self, lane: Lane, jobs: Iterable[ClaimedJob]) -> None:
+    def replace(self, lane: Lane, assignments: Iterable[Assignment]) -> None:
         """Put jobs that a dead worker had taken, and not begun, elsewhere."""
-        self._place(self._pool_of[lane], jobs)
+        self._place(self._pool_of[lane], assignments)
 
     # Plumbing.
 
-    def _place(self, pool: Pool, jobs: Iterable[ClaimedJob]) -> None:
-        for job in jobs:
+    def _place(self, pool: Pool, assignments: Iterable[Assignment]) -> None:
+        for assignment in assignments:
             # A claim that was under way when the drain began comes too late.
-            lane = None if self.is_draining else pool.choose(job)
-            if lane is not None and self._send(lane, pool, job):
+            lane = None if self.is_draining else pool.choose(assignment.job)
+            if lane is not None and self._send(lane, pool, assignment):
                 continue
-            if not self.is_draining and pool.must_be_alone(job) and pool.reserve(job):
+            if not self.is_draining and pool.must_be_alone(assignment.job) and pool.reserve(assignment):
                 continue
-            self._give_back(job, "no worker had room for it")
+            self._give_back(assignment, "no worker had room for it")
 
-    def _send(self, lane: Lane, pool: Pool, job: ClaimedJob) -> bool:
-        expected = pool.pace.expect(job.task)
-        assignment = Assignment(job, lane.worker, sent=self._clock.monotonic(), expected=expected)
+    def _send(self, lane: Lane, pool: Pool, assignment: Assignment) -> bool:
+        job = assignment.job
+        assignment.hand_to(lane.worker, sent=self._clock.monotonic(), expected=pool.pace.expect(job.task))
         if not lane.worker.send(assignment.to_run(self._max_result_bytes)):
             return False
         lane.add(assignment, alone=pool.must_be_alone(job))
@@ -129,21 +129,21 @@ class Dispatch:
             self._stop(assignment, Reason.CANCEL, 0)
         return True
 
-    def _make_way(self, pool: Pool, claimed: Sequence[ClaimedJob]) -> Sequence[ClaimedJob]:
+    def _make_way(self, pool: Pool, claimed: list[Assignment]) -> list[Assignment]:
         """Return *claimed*, with what waits in the lanes and is less urgent, in order."""
-        highest = claimed[0].priority
-        jobs = list(claimed)
+        highest = claimed[0].job.priority
+        waiting: list[Assignment] = []
         for lane in pool.lanes:
             if lane.lowest_priority < highest:
-                jobs += [assignment.job for assignment in self._taken_back(lane)]
-        if len(jobs) == len(claimed):
+                waiting += self._taken_back(lane)
+        if not waiting:
             return claimed
-        return sorted(jobs, key=lambda job: (-job.priority, job.number))
+        return sorted([*claimed, *waiting], key=lambda each: (-each.job.priority, each.job.number))
 
     def _taken_back(self, lane: Lane) -> list[Assignment]:
         return lane.bring_back(lane.worker.take_back())
 
     def _place_reserved(self, lane: Lane) -> None:
-        job, lane.reserved_for = lane.reserved_for, None
-        if job is not None:
-            self._place(self._pool_of[lane], [job])
+        assignment, lane.reserved_for = lane.reserved_for, None
+        if assignment is not None:
+            self._place(self._pool_of[lane], [assignment])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from litestar_queues.master.assignments import Assignment
 from litestar_queues.master.pace import BUDGET, MOST_WAITING
 from litestar_queues.master.process import WorkerProcess
-from litestar_queues.models import ClaimedJob
 
 HIGHEST = 1 << 62
 
@@ -28,7 +27,7 @@ class Lane:
         """How often in a row that was so."""
         self.lowest_priority = HIGHEST
         """No job here is less urgent."""
-        self.reserved_for: ClaimedJob | None = None
+        self.reserved_for: Assignment | None = None
         """A job that must run alone, and starts once nothing else is here."""
         self._slots = slots
         self._left = max_jobs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from litestar_queues.master.assignments import Assignment
 from litestar_queues.master.lanes import Lane
 from litestar_queues.master.nursery import BROKEN_AFTER
 from litestar_queues.master.pace import Pace
@@ -75,12 +76,12 @@ class Pool:
                 best = lane
         return best
 
-    def reserve(self, job: ClaimedJob) -> bool:
-        """Keep the lane that is likely to be empty first for *job*; false when each is kept for another."""
+    def reserve(self, assignment: Assignment) -> bool:
+        """Keep the lane that is likely to be empty first for *assignment*; false when each is kept for another."""
         lanes = [lane for lane in self.lanes if lane.is_open and lane.reserved_for is None and not lane.is_worn_out]
         if not lanes:
             return False
-        min(lanes, key=lambda lane: len(lane.assignments)).reserved_for = job
+        min(lanes, key=lambda lane: len(lane.assignments)).reserved_for = assignment
         return True
 
     def put_in_place(self, worker: WorkerProcess, place: Place) -> Lane:

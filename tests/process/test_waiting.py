@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from litestar_queues import QueueService, TaskRequest, TaskResult
+from litestar_queues import Query, QueueService, Status, TaskRequest, TaskResult
 from support import hard, logbook, zoo
 from support.masters import RunningMaster
 from support.waiting import eventually, wait_until
@@ -257,4 +257,21 @@ async def test_a_thread_that_writes_on_when_no_job_runs_is_heard_only_for_a_whil
     master = start(start_master, "--concurrency", "1")
     await (await service.enqueue(hard.leave_a_writer)).wait(30)
     wait_until(lambda: "writes more while it runs no job than is shown" in master.log, "it is enough")
+    assert await (await service.enqueue(zoo.good, 1)).get(30) == 2
+
+
+async def test_cancelling_whatever_runs_again_and_again_harms_neither_master_nor_others(
+    service: QueueService, start_master: StartMaster, logbook_file: Path
+) -> None:
+    master = start(start_master, "--concurrency", "2")
+    await measure(service)
+    seconds = [0.0005] * 17 + [0.045] * 3
+    results = []
+    for _ in range(40):
+        requests = [TaskRequest(hard.quick, ("x", random.choice(seconds))) for _ in range(30)]
+        results += await service.enqueue_many(requests)
+        for record in await service.list_tasks(Query(statuses=(Status.RUNNING,), limit=200)):
+            await service.cancel_task(record.number)
+    assert set(await all_ended(service, results)) <= {"completed", "cancelled"}
+    assert master.process.poll() is None
     assert await (await service.enqueue(zoo.good, 1)).get(30) == 2
