@@ -33,7 +33,7 @@ MAX_PAYLOAD = 65_536
 """Bytes of one event's payload as JSON."""
 MAX_SUCCESSORS = 1_000
 MAX_SUCCESSOR_BYTES = 32 * 1024 * 1024
-"""Of the arguments of the jobs that one run adds on success: with them its report stays below ``wire.MAX_FRAME``."""
+"""Of the jobs that one run adds on success, as they travel: with them its report stays below ``wire.MAX_FRAME``."""
 
 
 class Sink(Protocol):
@@ -52,8 +52,8 @@ class TaskExecutionContext:
     """
 
     __slots__ = (
-        "_clock", "_is_cancelled", "_sink", "_successors", "attempt", "fence", "max_retries", "number", "queue",
-        "retry_count", "task_id", "task_name", "worker_id",
+        "_clock", "_is_cancelled", "_sink", "_successor_bytes", "_successors", "attempt", "fence", "max_retries",
+        "number", "queue", "retry_count", "task_id", "task_name", "worker_id",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +84,7 @@ class TaskExecutionContext:
         self._clock = clock
         self._is_cancelled = False
         self._successors: list[NewJob] | None = []
+        self._successor_bytes = 0
 
     def __repr__(self) -> str:
         return f"<TaskExecutionContext #{self.number} {self.task_name} attempt {self.attempt}>"
@@ -146,7 +147,7 @@ class TaskExecutionContext:
 
         Where another live job holds the key, that one stands, and the returned id is not stored.
         Raises what ``Task.enqueue`` raises, ``ValueError`` for ``on_duplicate="raise"`` (nobody could
-        be told), ``PayloadError`` for more than 1,000 jobs or 32 MiB of arguments, and ``QueueError``
+        be told), ``PayloadError`` for more than 1,000 jobs or 32 MiB of them, and ``QueueError``
         once this run has ended.
         """
         job = find_enqueuer().prepare_known(task, args, options_and_kwargs)
@@ -156,14 +157,15 @@ class TaskExecutionContext:
         if self._successors is None:
             msg = f"the run of #{self.number} has ended; enqueue_on_success must be called while it runs"
             raise QueueError(msg)
-        size = sum(len(other.payload) for other in self._successors) + len(job.payload)
+        size = self._successor_bytes + len(msgspec.msgpack.encode(job))
         if len(self._successors) >= MAX_SUCCESSORS or size > MAX_SUCCESSOR_BYTES:
             msg = (
-                f"one run may add {MAX_SUCCESSORS} jobs with {MAX_SUCCESSOR_BYTES} bytes of arguments; "
+                f"one run may add {MAX_SUCCESSORS} jobs of {MAX_SUCCESSOR_BYTES} bytes together; "
                 "enqueue the rest, or let one of them enqueue more"
             )
             raise PayloadError(msg)
         self._successors.append(job)
+        self._successor_bytes = size
         return job.id
 
     def take_successors(self) -> tuple[NewJob, ...]:

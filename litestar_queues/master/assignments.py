@@ -81,6 +81,10 @@ class Assignment:
         place = self._worker.name if self._worker is not None else "no worker yet"
         return f"<Assignment #{self.job.number} fence {self.job.fence} at {place}>"
 
+    def is_at(self, worker: WorkerProcess) -> bool:
+        """True when *worker* had it last."""
+        return self._worker is worker
+
     @property
     def worker(self) -> WorkerProcess:
         """The worker it was handed to last."""
@@ -114,7 +118,7 @@ class Assignment:
 
     def shown(self) -> Shown | None:
         """Return what a cell of the worker shows of this claim, begun, running or ended; None before it is begun."""
-        for cell in self.worker.cells:
+        for cell in () if self._worker is None else self._worker.cells:
             shown = cell.read()
             if shown.has_started(self.job.number, self.job.fence):
                 return shown

@@ -23,12 +23,13 @@ class Lane:
         """False once it gets no more jobs."""
         self.is_silent = False
         """The worker has room for a job, and has not come for it."""
+        self.silent_since = 0
         self.silences = 0
         """How often in a row that was so."""
         self.lowest_priority = HIGHEST
         """No job here is less urgent."""
-        self.reserved_for: Assignment | None = None
-        """A job that must run alone, and starts once nothing else is here."""
+        self.is_reserved = False
+        """It gets no more jobs until it is empty: one that must run alone waits."""
         self._slots = slots
         self._left = max_jobs
         self._work = 0.0
@@ -48,6 +49,11 @@ class Lane:
         return self._left is not None and self._left <= 0
 
     @property
+    def free_slots(self) -> int:
+        """How many jobs may come and start at once."""
+        return max(self._slots - len(self.assignments), 0) if self.has_room() else 0
+
+    @property
     def delay(self) -> float:
         """How long a job put here now would wait, in microseconds; to compare lanes by."""
         if len(self.assignments) < self._slots:
@@ -56,8 +62,7 @@ class Lane:
 
     def has_room(self, *, alone: bool = False) -> bool:
         """Say whether one more job may come: it would start at once, or after no more than the budget."""
-        is_taken = self._is_alone or self.reserved_for is not None
-        if not self.is_open or self.is_silent or self.is_worn_out or is_taken:
+        if not self.is_open or self.is_silent or self.is_worn_out or self._is_alone or self.is_reserved:
             return False
         count = len(self.assignments)
         if alone or count < self._slots:
@@ -116,9 +121,10 @@ class Lane:
             self._left += len(taken)
         return taken
 
-    def falls_silent(self) -> int:
+    def falls_silent(self, now: int) -> int:
         """Give the worker no more jobs for a while; return how many times that has happened since it last moved."""
         self.is_silent = True
+        self.silent_since = now
         self.silences += 1
         return self.silences
 

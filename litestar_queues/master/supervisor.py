@@ -138,7 +138,7 @@ class Master:
         await store.beat(self.snapshot())
         await store.publish(self._node, self._catalogue, now=self._clock.now())
         await watch.adopt()
-        crew.open(self._pools, self._rounds, files, store.url, self._catalogue.max_result_bytes)
+        crew.open(self._pools, self._rounds, files, store.url, self._catalogue)
         self._tell(Started(self._node, store.url, self._catalogue, planned))
         exchanging = self._start(self._rounds.run(watch.nudge))
         watching = self._start(watch.run())

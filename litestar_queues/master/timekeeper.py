@@ -84,8 +84,9 @@ class Timekeeper:
         running, waiting = _sorted_by_cell(lane)
         dues: list[int] = []
         if lane.is_silent and running:
-            lane.is_silent = now < self._silent_until.get(lane, 0)
-            dues.append(self._silent_until.get(lane, now) if lane.is_silent else now + DAWDLE)
+            has_begun = any(shown.started > lane.silent_since for _, shown in running)
+            lane.is_silent = not has_begun and now < self._silent_until.get(lane, 0)
+            dues.append(now + DAWDLE)
         blocking = _blocking(running, now)
         for assignment, shown in running:
             if assignment.stop is None:
@@ -127,7 +128,7 @@ class Timekeeper:
         if running:
             if len(running) < len(lane.worker.cells):
                 # It has a free slot and does not come: a coroutine keeps its loop. Try again later, and later each time.
-                times = lane.falls_silent()
+                times = lane.falls_silent(now)
                 self._silent_until[lane] = now + min(DAWDLE << min(times, 10), LONGEST_SILENCE)
             for assignment, _ in running:
                 lane.mark_slow(assignment)
@@ -138,7 +139,7 @@ class Timekeeper:
             worker.kill()
             return now + TAKE_WITHIN
         if not lane.is_silent:
-            lane.falls_silent()
+            lane.falls_silent(now)
             self._take_back(lane, True)
         return now + DAWDLE
 
