@@ -28,7 +28,7 @@ from litestar_queues.models import ErrorReport, Receipt
 from litestar_queues.payload import checksum
 from litestar_queues.registry import tasks
 from litestar_queues.tasks import Task
-from litestar_queues.wire import Done, Failed, Run
+from litestar_queues.wire import Done, Failed, FrameError, Run
 
 MAX_TRACEBACK = 32_768
 """Characters of a traceback that are kept: its beginning and its end."""
@@ -119,10 +119,11 @@ class Execution:
             self._gate.shut()
             return self._failed(error)
 
-    async def run_async(self) -> Done | Failed:
+    async def run_async(self, *, owns_task: bool = False) -> Done | Failed:
         """Run it to its end inside a running event loop; a synchronous task blocks that loop.
 
-        A cancellation of the caller is passed on, not taken for the job's.
+        A cancellation of the caller is passed on, not taken for the job's; unless this is all that its
+        asyncio task does (*owns_task*).
         """
         try:
             with bound(self.context):
@@ -136,7 +137,8 @@ class Execution:
         # The user's code may raise anything; a cancellation of this caller is not the job's.
         except BaseException as error:
             self._gate.shut()
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled_from_outside(self.context):
+            is_cancelled = isinstance(error, asyncio.CancelledError)
+            if is_cancelled and not owns_task and _is_cancelled_from_outside(self.context):
                 raise
             return self._failed(error)
 
@@ -145,9 +147,15 @@ class Execution:
         cpu = (time.process_time_ns() - self._cpu) // 1_000 if self._measure_cpu else None
         return Receipt(self._started_at, self._clock.now(), self._worker, os.getpid(), cpu, resident_memory())
 
-    def interrupted(self, error: JobInterrupted) -> Failed:
-        """Return the report for an interruption that came outside the user's code."""
+    def ended_by(self, error: BaseException) -> Failed:
+        """Return the report for what came outside the user's code: an interruption, a cancellation before it began."""
         return self._failed(error)
+
+    def too_large(self, error: FrameError) -> Failed:
+        """Return the report for a run whose own report is above what a frame can hold."""
+        return self._failed(
+            PayloadError(f"the job's report cannot be sent: {error}; return less, or enqueue less on success")
+        )
 
     def _prepare(self) -> tuple[Task[..., Any], list[Any], dict[str, Any]]:
         run = self._run

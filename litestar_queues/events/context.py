@@ -39,7 +39,7 @@ MAX_PAYLOAD = 65_536
 MAX_SUCCESSORS = 1_000
 """Jobs that one run may add on success."""
 MAX_SUCCESSOR_BYTES = 32 * 1024 * 1024
-"""Of them as they are sent: with the largest result, the report stays below ``wire.MAX_FRAME``."""
+"""Of the jobs that one run adds on success, as they travel: with them its report stays below ``wire.MAX_FRAME``."""
 
 
 class Sink(Protocol):
@@ -160,8 +160,8 @@ class TaskExecutionContext:
         returned id.
 
         Raises what ``Task.enqueue`` raises, ``ValueError`` for ``on_duplicate="raise"`` (nobody could
-        be told), ``PayloadError`` for more than 1,000 jobs or 32 MiB of them, and ``QueueError`` once
-        this run has ended.
+        be told), ``PayloadError`` for more than 1,000 jobs or 32 MiB of them, and ``QueueError``
+        once this run has ended.
         """
         successors = self._successors
         if successors is None:
@@ -174,7 +174,7 @@ class TaskExecutionContext:
         size = self._successor_bytes + len(msgspec.msgpack.encode(job))
         if len(successors) >= MAX_SUCCESSORS or size > MAX_SUCCESSOR_BYTES:
             msg = (
-                f"one run may add {MAX_SUCCESSORS} jobs, of {MAX_SUCCESSOR_BYTES} bytes together; "
+                f"one run may add {MAX_SUCCESSORS} jobs of {MAX_SUCCESSOR_BYTES} bytes together; "
                 "enqueue the rest, or let one of them enqueue more"
             )
             raise PayloadError(msg)

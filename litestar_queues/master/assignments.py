@@ -55,14 +55,18 @@ class Stop(Struct):
 
 
 class Assignment:
-    """One claimed job and the worker it was handed to."""
+    """One claimed job, and the worker it is handed to.
 
-    def __init__(self, job: ClaimedJob, worker: WorkerProcess, *, sent: int, expected: float | None = None) -> None:
+    One object from the claim to the end, though it may be taken back and handed to another worker:
+    whoever holds it (a ladder, a look for cancel requests) means the claim.
+    """
+
+    def __init__(self, job: ClaimedJob) -> None:
         self.job = job
-        self.worker = worker
-        self.sent = sent
-        """Monotonic nanoseconds."""
-        self.expected = expected
+        self._worker: WorkerProcess | None = None
+        self.sent = 0
+        """When it was handed to the worker, in monotonic nanoseconds."""
+        self.expected: float | None = None
         """How long it is likely to take, in microseconds; None when that is not known, or long."""
         self.stop: Stop | None = None
         self.has_ended = False
@@ -74,7 +78,22 @@ class Assignment:
         self._bytes = 0
 
     def __repr__(self) -> str:
-        return f"<Assignment #{self.job.number} fence {self.job.fence} at {self.worker.name}>"
+        place = self._worker.name if self._worker is not None else "no worker yet"
+        return f"<Assignment #{self.job.number} fence {self.job.fence} at {place}>"
+
+    def is_at(self, worker: WorkerProcess) -> bool:
+        """True when *worker* had it last."""
+        return self._worker is worker
+
+    @property
+    def worker(self) -> WorkerProcess:
+        """The worker it was handed to last."""
+        assert self._worker is not None, "a job that no worker has had is not asked for its worker"
+        return self._worker
+
+    def hand_to(self, worker: WorkerProcess, *, sent: int, expected: float | None) -> None:
+        """Take note of the worker that gets it."""
+        self._worker, self.sent, self.expected = worker, sent, expected
 
     @property
     def attempt(self) -> int:
@@ -99,7 +118,7 @@ class Assignment:
 
     def shown(self) -> Shown | None:
         """Return what a cell of the worker shows of this claim, begun, running or ended; None before it is begun."""
-        for cell in self.worker.cells:
+        for cell in () if self._worker is None else self._worker.cells:
             shown = cell.read()
             if shown.has_started(self.job.number, self.job.fence):
                 return shown

@@ -13,7 +13,8 @@ from typing import Any
 from litestar_queues import wire
 from litestar_queues.cell import Reason
 from litestar_queues.clock import Clock
-from litestar_queues.lifecycle import Cancelled, Outcome, Returned
+from litestar_queues.exceptions import UnknownTaskError
+from litestar_queues.lifecycle import Cancelled, Outcome, Returned, Unknown
 from litestar_queues.master import ladder, strays
 from litestar_queues.master.assignments import Assignment, ends_by_death
 from litestar_queues.master.dispatch import Dispatch
@@ -35,7 +36,7 @@ from litestar_queues.master.recorder import Recorder
 from litestar_queues.master.rounds import Rounds
 from litestar_queues.master.showing import state_of
 from litestar_queues.master.zygote import Launch
-from litestar_queues.models import ClaimedJob, Receipt
+from litestar_queues.models import ClaimedJob, ErrorReport, Receipt
 from litestar_queues.nodes import Catalogue, WorkerState
 from litestar_queues.store.base import Want
 
@@ -65,14 +66,18 @@ class Crew:
         self._recorder: Recorder
         self._url = ""
 
-    def open(self, pools: tuple[Pool, ...], rounds: Rounds, files: NodeFiles, url: str, max_result_bytes: int) -> None:
+    def open(self, pools: tuple[Pool, ...], rounds: Rounds, files: NodeFiles, url: str, catalogue: Catalogue) -> None:
         """Fill the pools and begin to serve."""
         self._pools = pools
+        self._learn_tasks(catalogue)
+        max_result_bytes = catalogue.max_result_bytes
         self._rounds = rounds
         self._files = files
         self._url = url
         self._recorder = Recorder(rounds, self._clock, self._tell, self._pause)
-        self._dispatch = Dispatch(pools, self._clock, max_result_bytes, self.request_stop, self._give_back)
+        self._dispatch = Dispatch(
+            pools, self._clock, max_result_bytes, self.request_stop, self._give_back, self._retire_soon, self._refuse
+        )
         for pool in pools:
             self._fill(pool)
 
@@ -95,7 +100,8 @@ class Crew:
 
     def running(self) -> list[Assignment]:
         """Return the jobs at workers."""
-        return [each for place in self._places.values() if place.lane for each in place.lane.assignments.values()]
+        at_workers = [each for place in self._places.values() if place.lane for each in place.lane.assignments.values()]
+        return at_workers + self._dispatch.waiting_alone() if self._pools else []
 
     def problem_of(self, pool: Pool) -> str | None:
         """Return why *pool* cannot start workers, in one sentence."""
@@ -194,9 +200,15 @@ class Crew:
 
     def _reloaded(self, catalogue: Catalogue) -> None:
         """Replace the workers of old code, each when it has nothing to do."""
+        self._learn_tasks(catalogue)
         for worker, place in list(self._places.items()):
             if place.lane is not None and not self.nursery.is_current(worker):
                 self._retire_soon(place.lane)
+
+    def _learn_tasks(self, catalogue: Catalogue) -> None:
+        known = frozenset(task.name for task in catalogue.tasks)
+        for pool in self._pools:
+            pool.known = known
 
     # Retirement.
 
@@ -276,18 +288,19 @@ class Crew:
         unbegun = [each for each in left if each not in shown]
         for each in unbegun:
             lane.remove(each.job.number)
-        self._dispatch.replace(lane, [each.job for each in unbegun])
+        self._dispatch.replace(lane, unbegun)
         self._dispatch.close(lane)
-        self._spawn(self._conclude_dead(lane, ends))
+        self._spawn(self._conclude_dead(lane, pool, ends))
         return running
 
-    async def _conclude_dead(self, lane: Lane, ends: list[tuple[Assignment, Outcome, Receipt]]) -> None:
+    async def _conclude_dead(self, lane: Lane, pool: Pool, ends: list[tuple[Assignment, Outcome, Receipt]]) -> None:
         """Settle the runs of a dead worker, once nothing of it is left."""
         for assignment, _, _ in ends:
             assignment.mark_ended()
         if not lane.worker.is_released:
             await self._sweep(lane.worker)
         for assignment, outcome, receipt in ends:
+            pool.pace.learn(assignment.job.task, receipt.ended_at - receipt.started_at)
             self._conclude(assignment, outcome, receipt)
 
     async def _sweep(self, worker: WorkerProcess) -> None:
@@ -303,6 +316,7 @@ class Crew:
         if assignment.stop is not None or assignment.has_ended:
             return
         if assignment.shown() is None and self._dispatch.withdraw(assignment):
+            assignment.mark_ended()
             outcome = Cancelled() if reason == Reason.CANCEL else Returned("it was stopped before it began")
             self._rounds.end(assignment.job, outcome, None)
             return
@@ -316,8 +330,15 @@ class Crew:
             ladder.begin(assignment, Reason.DRAIN, self._tell)
             assignment.worker.kill()
 
-    def _give_back(self, job: ClaimedJob, reason: str) -> None:
-        self._rounds.end(job, Returned(reason), None)
+    def _refuse(self, jobs: Sequence[ClaimedJob], known: frozenset[str]) -> None:
+        """Settle jobs of tasks that the application does not have; no worker need be asked."""
+        for job in jobs:
+            error = UnknownTaskError(job.task, known)
+            self._rounds.end(job, Unknown(ErrorReport("UnknownTaskError", str(error))), None)
+
+    def _give_back(self, assignment: Assignment, reason: str) -> None:
+        assignment.mark_ended()
+        self._rounds.end(assignment.job, Returned(reason), None)
 
     def _lane_of(self, worker: WorkerProcess) -> Lane | None:
         place = self._places.get(worker)

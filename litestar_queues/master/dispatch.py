@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from litestar_queues.cell import Reason
 from litestar_queues.clock import Clock
+from litestar_queues.master import strays
 from litestar_queues.master.assignments import Assignment
 from litestar_queues.master.lanes import Lane
 from litestar_queues.master.pool import Pool
@@ -27,13 +28,19 @@ class Dispatch:
         clock: Clock,
         max_result_bytes: int,
         stop: Callable[[Assignment, Reason, int], None],
-        give_back: Callable[[ClaimedJob, str], None],
+        give_back: Callable[[Assignment, str], None],
+        renew: Callable[[Lane], None],
+        refuse: Callable[[Sequence[ClaimedJob], frozenset[str]], None],
     ) -> None:
         self._pools = pools
         self._clock = clock
         self._max_result_bytes = max_result_bytes
         self._stop = stop
         self._give_back = give_back
+        self._renew = renew
+        """Replaces a worker when it has nothing to do."""
+        self._refuse = refuse
+        """Settles jobs of tasks that the application does not have."""
         self._timekeeper = Timekeeper(clock, stop, self.take_back)
         self._pool_of: dict[Lane, Pool] = {}
         self.is_draining = False
@@ -50,50 +57,57 @@ class Dispatch:
     def assign(self, jobs: Sequence[Sequence[ClaimedJob]]) -> None:
         """Put claimed jobs into lanes; those more urgent than what waits there go first."""
         for pool, claimed in zip(self._pools, jobs, strict=True):
-            if claimed:
-                self._place(pool, self._make_way(pool, claimed))
+            known = [Assignment(job) for job in claimed if job.task in pool.known]
+            if len(known) < len(claimed):
+                self._refuse([job for job in claimed if job.task not in pool.known], pool.known)
+            if known:
+                given_back = self._place(pool, self._make_way(pool, known))
+                pool.learn_reach(len(known), given_back)
 
     # Lanes.
 
     def open(self, lane: Lane, pool: Pool) -> None:
         """Take a lane into use."""
         self._pool_of[lane] = pool
+        self._place_alone(lane)
 
     def close(self, lane: Lane) -> None:
         """Let go of the lane of a worker that is gone; what waited there goes elsewhere."""
         self._timekeeper.forget(lane)
         lane.is_open = False
         self.take_back(lane, False)
-        self._place_reserved(lane)
         del self._pool_of[lane]
 
     def ended(self, lane: Lane, number: int) -> Assignment | None:
         """Take a job that has ended out of its lane."""
         assignment = lane.remove(number)
         if assignment is not None:
-            lane.last_sign = self._clock.monotonic()
-            lane.is_silent = False
+            lane.moves(self._clock.monotonic())
             if lane.is_empty:
-                self._place_reserved(lane)
+                self._place_alone(lane)
         return assignment
 
     def take_back(self, lane: Lane, but_one: bool = False) -> None:
         """Take back what waits in *lane*, and put it elsewhere; *but_one* stays."""
-        jobs = [assignment.job for assignment in self._taken_back(lane)]
-        if but_one and jobs:
-            self._send(lane, self._pool_of[lane], jobs.pop(0))
-        if jobs:
-            self._place(self._pool_of[lane], jobs)
+        taken = self._taken_back(lane)
+        if but_one and taken:
+            self._send(lane, self._pool_of[lane], taken.pop(0))
+        if taken:
+            self._place(self._pool_of[lane], taken)
 
     def withdraw(self, assignment: Assignment) -> bool:
         """Take back one job, if it has not begun; say whether it was still there to be taken."""
-        lane = next((lane for lane in self._pool_of if lane.worker is assignment.worker), None)
+        for pool in self._pools:
+            if assignment in pool.alone:
+                pool.forget_alone(assignment)
+                return True
+        lane = next((lane for lane in self._pool_of if assignment.is_at(lane.worker)), None)
         if lane is None:
             return False
         taken = self._taken_back(lane)
         for other in taken:
             if other is not assignment:
-                self._send(lane, self._pool_of[lane], other.job)
+                self._send(lane, self._pool_of[lane], other)
         return assignment in taken
 
     def drain(self) -> None:
@@ -101,27 +115,40 @@ class Dispatch:
         self.is_draining = True
         for lane in list(self._pool_of):
             self.take_back(lane)
-            self._place_reserved(lane)
+        for pool in self._pools:
+            while (assignment := pool.take_alone()) is not None:
+                self._give_back(assignment, "the master stops")
 
-    def replace(self, lane: Lane, jobs: Iterable[ClaimedJob]) -> None:
+    def waiting_alone(self) -> list[Assignment]:
+        """Return the claimed jobs that wait for a worker of their own."""
+        return [assignment for pool in self._pools for assignment in pool.alone]
+
+    def replace(self, lane: Lane, assignments: Iterable[Assignment]) -> None:
         """Put jobs that a dead worker had taken, and not begun, elsewhere."""
-        self._place(self._pool_of[lane], jobs)
+        self._place(self._pool_of[lane], assignments)
 
     # Plumbing.
 
-    def _place(self, pool: Pool, jobs: Iterable[ClaimedJob]) -> None:
-        for job in jobs:
+    def _place(self, pool: Pool, assignments: Iterable[Assignment]) -> int:
+        """Put each where it starts first; return how many had to be given back."""
+        given_back = 0
+        for assignment in assignments:
             # A claim that was under way when the drain began comes too late.
-            lane = None if self.is_draining else pool.choose(job)
-            if lane is not None and self._send(lane, pool, job):
+            lane = None if self.is_draining else pool.choose(assignment.job)
+            if lane is not None and _has_grown(lane, assignment.job):
+                self._renew(lane)  # a limit is not to be charged for what earlier jobs have left
+            elif lane is not None and self._send(lane, pool, assignment):
                 continue
-            if not self.is_draining and pool.must_be_alone(job) and pool.reserve(job):
+            if not self.is_draining and pool.must_be_alone(assignment.job) and len(pool.alone) < len(pool.places):
+                pool.keep_alone(assignment)
                 continue
-            self._give_back(job, "no worker had room for it")
+            given_back += 1
+            self._give_back(assignment, "no worker had room for it")
+        return given_back
 
-    def _send(self, lane: Lane, pool: Pool, job: ClaimedJob) -> bool:
-        expected = pool.pace.expect(job.task)
-        assignment = Assignment(job, lane.worker, sent=self._clock.monotonic(), expected=expected)
+    def _send(self, lane: Lane, pool: Pool, assignment: Assignment) -> bool:
+        job = assignment.job
+        assignment.hand_to(lane.worker, sent=self._clock.monotonic(), expected=pool.pace.expect(job.task))
         if not lane.worker.send(assignment.to_run(self._max_result_bytes)):
             return False
         lane.add(assignment, alone=pool.must_be_alone(job))
@@ -130,21 +157,32 @@ class Dispatch:
             self._stop(assignment, Reason.CANCEL, 0)
         return True
 
-    def _make_way(self, pool: Pool, claimed: Sequence[ClaimedJob]) -> Sequence[ClaimedJob]:
+    def _make_way(self, pool: Pool, claimed: list[Assignment]) -> list[Assignment]:
         """Return *claimed*, with what waits in the lanes and is less urgent, in order."""
-        highest = claimed[0].priority
-        jobs = list(claimed)
+        highest = claimed[0].job.priority
+        waiting: list[Assignment] = []
         for lane in pool.lanes:
             if lane.lowest_priority < highest:
-                jobs += [assignment.job for assignment in self._taken_back(lane)]
-        if len(jobs) == len(claimed):
+                waiting += self._taken_back(lane)
+        if not waiting:
             return claimed
-        return sorted(jobs, key=lambda job: (-job.priority, job.number))
+        return sorted([*claimed, *waiting], key=lambda each: (-each.job.priority, each.job.number))
 
     def _taken_back(self, lane: Lane) -> list[Assignment]:
         return lane.bring_back(lane.worker.take_back())
 
-    def _place_reserved(self, lane: Lane) -> None:
-        job, lane.reserved_for = lane.reserved_for, None
-        if job is not None:
-            self._place(self._pool_of[lane], [job])
+    def _place_alone(self, lane: Lane) -> None:
+        """Give an empty lane to a job that must run alone, if one waits."""
+        pool = self._pool_of[lane]
+        if pool.alone and lane.is_open and not lane.is_silent and not lane.is_worn_out:
+            lane.is_reserved = False
+            assignment = pool.take_alone()
+            if assignment is not None:
+                self._place(pool, [assignment])
+
+
+def _has_grown(lane: Lane, job: ClaimedJob) -> bool:
+    """Say whether earlier jobs have left so much memory in the worker that a limited one should not run there."""
+    if job.max_rss is None or lane.worker.served == 0:
+        return False
+    return (strays.memory_of(lane.worker.pid) or 0) > job.max_rss // 2

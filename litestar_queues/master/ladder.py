@@ -57,13 +57,14 @@ async def enforce(assignment: Assignment, stop: Stop) -> None:
         async with asyncio.timeout_at(kill_at):
             await assignment.until_ended()
     except TimeoutError:
-        worker.kill()
+        if assignment.worker is worker:  # else it was not begun there, and has been taken back
+            worker.kill()
 
 
 async def _look(worker: WorkerProcess) -> str | None:
-    if worker.is_dead:
-        return None
     async with worker.looking:
+        if worker.is_dead:  # it may have died while others looked
+            return None
         worker.stack.clear()
         if strays.state_of(worker.pid) == "T":
             return _STOPPED

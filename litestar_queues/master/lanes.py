@@ -5,7 +5,6 @@ from __future__ import annotations
 from litestar_queues.master.assignments import Assignment
 from litestar_queues.master.pace import BUDGET, MOST_WAITING
 from litestar_queues.master.process import WorkerProcess
-from litestar_queues.models import ClaimedJob
 
 HIGHEST = 1 << 62
 
@@ -23,11 +22,14 @@ class Lane:
         self.is_open = True
         """False once it gets no more jobs."""
         self.is_silent = False
-        """The worker is idle and has not come for a job."""
+        """The worker has room for a job, and has not come for it."""
+        self.silent_since = 0
+        self.silences = 0
+        """How often in a row that was so."""
         self.lowest_priority = HIGHEST
         """No job here is less urgent."""
-        self.reserved_for: ClaimedJob | None = None
-        """A job that must run alone, and starts once nothing else is here."""
+        self.is_reserved = False
+        """It gets no more jobs until it is empty: one that must run alone waits."""
         self._slots = slots
         self._left = max_jobs
         self._work = 0.0
@@ -47,6 +49,11 @@ class Lane:
         return self._left is not None and self._left <= 0
 
     @property
+    def free_slots(self) -> int:
+        """How many jobs may come and start at once."""
+        return max(self._slots - len(self.assignments), 0) if self.has_room() else 0
+
+    @property
     def delay(self) -> float:
         """How long a job put here now would wait, in microseconds; to compare lanes by."""
         if len(self.assignments) < self._slots:
@@ -55,8 +62,7 @@ class Lane:
 
     def has_room(self, *, alone: bool = False) -> bool:
         """Say whether one more job may come: it would start at once, or after no more than the budget."""
-        is_taken = self._is_alone or self.reserved_for is not None
-        if not self.is_open or self.is_silent or self.is_worn_out or is_taken:
+        if not self.is_open or self.is_silent or self.is_worn_out or self._is_alone or self.is_reserved:
             return False
         count = len(self.assignments)
         if alone or count < self._slots:
@@ -114,6 +120,19 @@ class Lane:
         if self._left is not None:
             self._left += len(taken)
         return taken
+
+    def falls_silent(self, now: int) -> int:
+        """Give the worker no more jobs for a while; return how many times that has happened since it last moved."""
+        self.is_silent = True
+        self.silent_since = now
+        self.silences += 1
+        return self.silences
+
+    def moves(self, now: int) -> None:
+        """Take note that the worker has ended a job."""
+        self.last_sign = now
+        self.is_silent = False
+        self.silences = 0
 
     def mark_slow(self, assignment: Assignment) -> None:
         """Expect nothing of a job that takes longer than expected: nothing is to wait behind it."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+
+from litestar_queues.master.assignments import Assignment
 from litestar_queues.master.lanes import Lane
 from litestar_queues.master.nursery import BROKEN_AFTER
 from litestar_queues.master.pace import Pace
@@ -9,6 +12,9 @@ from litestar_queues.master.process import WorkerProcess
 from litestar_queues.models import ClaimedJob
 from litestar_queues.nodes import PoolEntry
 from litestar_queues.store.base import Want
+
+MOST_AT_ONCE = 1_024
+"""Jobs that one claim may bring."""
 
 
 class Place:
@@ -41,6 +47,12 @@ class Pool:
         self.last_failure = ""
         self.is_waiting = False
         """Workers could not start, and it is not yet time for the next try."""
+        self.known: frozenset[str] = frozenset()
+        """Tasks that the application has."""
+        self.alone: deque[Assignment] = deque()
+        """Claimed jobs that must run alone, and wait until a worker has nothing else."""
+        self._reach = 1
+        """How many jobs one claim may bring: halved to what could be placed, doubled when all could."""
         self._excluded = excluded
         self._backends = backends
 
@@ -60,7 +72,19 @@ class Pool:
     def want(self) -> Want:
         """What to claim for the room there is."""
         room = sum(lane.room(self.pace.mean) for lane in self.lanes)
-        return Want(room, self.entry.queues, self._excluded, self._backends)
+        free = sum(lane.free_slots for lane in self.lanes)
+        return Want(min(room, max(self._reach, free)), self.entry.queues, self._excluded, self._backends)
+
+    def learn_reach(self, claimed: int, given_back: int) -> None:
+        """Claim less next time if some could not be placed, and more if all could.
+
+        The room is guessed by the mean of all tasks, and the next jobs may be of others: without this,
+        a queue full of slow jobs behind quick ones would be claimed and given back all the time.
+        """
+        if given_back:
+            self._reach = max(claimed - given_back, 1)
+        elif claimed >= self._reach:
+            self._reach = min(self._reach * 2, MOST_AT_ONCE)
 
     def must_be_alone(self, job: ClaimedJob) -> bool:
         """Say whether *job* needs a worker of its own, to be told from its neighbours."""
@@ -75,13 +99,27 @@ class Pool:
                 best = lane
         return best
 
-    def reserve(self, job: ClaimedJob) -> bool:
-        """Keep the lane that is likely to be empty first for *job*; false when each is kept for another."""
-        lanes = [lane for lane in self.lanes if lane.is_open and lane.reserved_for is None and not lane.is_worn_out]
-        if not lanes:
-            return False
-        min(lanes, key=lambda lane: len(lane.assignments)).reserved_for = job
-        return True
+    def keep_alone(self, assignment: Assignment) -> None:
+        """Let a job that must run alone wait for the first lane that is empty; one more lane gets no other jobs."""
+        self.alone.append(assignment)
+        lanes = [lane for lane in self.lanes if lane.is_open and not lane.is_reserved]
+        if lanes:
+            min(lanes, key=lambda lane: len(lane.assignments)).is_reserved = True
+
+    def take_alone(self) -> Assignment | None:
+        """Return the next job that must run alone, and open a lane that was kept for it."""
+        if not self.alone:
+            return None
+        assignment = self.alone[0]
+        self.forget_alone(assignment)
+        return assignment
+
+    def forget_alone(self, assignment: Assignment) -> None:
+        """Let a job that must run alone wait no more, and no lane be kept that is not needed."""
+        self.alone.remove(assignment)
+        reserved = [lane for lane in self.lanes if lane.is_reserved]
+        for lane in sorted(reserved, key=lambda lane: len(lane.assignments))[len(self.alone) :]:
+            lane.is_reserved = False
 
     def put_in_place(self, worker: WorkerProcess, place: Place) -> Lane:
         """Open the lane of a worker that is ready."""

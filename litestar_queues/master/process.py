@@ -95,6 +95,8 @@ class WorkerProcess:
         err_read, self._err_write = os.pipe2(os.O_CLOEXEC)
         self._pidfd = -1
         self._is_unreaped = False
+        self._early: wire.Ready | None = None
+        """Said before the zygote has told of the birth: they are two channels."""
         self._pipes = (
             LinePipe(out_read, lambda line: owner.wrote(self, "stdout", line), self._read),
             LinePipe(err_read, lambda line: owner.wrote(self, "stderr", line), self._read),
@@ -131,6 +133,8 @@ class WorkerProcess:
         self._loop.add_reader(pidfd, self._ended)
         if self.killed_by_us:
             self.kill()
+        elif self._early is not None:
+            self._owner.reported(self, self._early)
 
     def stillborn(self, reason: str) -> None:
         """Take note that it never came to be."""
@@ -220,7 +224,10 @@ class WorkerProcess:
             self.pause()
             self._owner.violated(self, str(error))
             return False
-        self._owner.reported(self, report)
+        if isinstance(report, wire.Ready) and self.state == "ordered":
+            self._early = report
+        else:
+            self._owner.reported(self, report)
         return True
 
     def _hung_up(self) -> None:

@@ -114,7 +114,8 @@ class Rounds:
         async with self._store.listen() as bell:
             self._bell = bell
             while True:
-                if not self._has_work and await bell.wait(self._patience()):
+                # Also while there is work: a cancel request that rings must not wait for the end of a drain.
+                if await bell.wait(0 if self._has_work else self._patience()):
                     self._poll = SHORTEST_POLL
                     on_ring()
                 self._has_work = False

@@ -137,9 +137,21 @@ def _holds(pid: int, lock: tuple[int, int]) -> bool:
             status = os.stat(f"{folder}/{name}")
         except OSError:
             continue
-        if (status.st_dev, status.st_ino) == lock:
+        if (status.st_dev, status.st_ino) == lock and _is_locked_through(pid, name):
             return True
     return False
+
+
+def _is_locked_through(pid: int, descriptor: str) -> bool:
+    """Say whether a process holds a lock for writing through *descriptor*.
+
+    Inherited from the master it does; one that has only opened the file to see whether it is locked does not.
+    """
+    try:
+        with open(f"/proc/{pid}/fdinfo/{descriptor}", encoding="ascii") as file:
+            return any(line.startswith("lock:") and "FLOCK" in line and "WRITE" in line for line in file)
+    except OSError:
+        return False
 
 
 def _kill(pid: int, still: Callable[[int], bool]) -> bool:

@@ -138,7 +138,7 @@ class Master:
         await store.beat(self.snapshot())
         await store.publish(self._node, self._catalogue, now=self._clock.now())
         await watch.adopt()
-        crew.open(self._pools, self._rounds, files, store.url, self._catalogue.max_result_bytes)
+        crew.open(self._pools, self._rounds, files, store.url, self._catalogue)
         self._tell(Started(self._node, store.url, self._catalogue, planned))
         exchanging = self._start(self._rounds.run(watch.nudge))
         watching = self._start(watch.run())
@@ -255,7 +255,11 @@ class Master:
         return self._tasks.create_task(coroutine)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        _ = self._start(coroutine)
+        """Start what a callback wants done; nothing once an error is ending the master: the next one does it."""
+        try:
+            _ = self._start(coroutine)
+        except RuntimeError:  # the group is shutting down
+            coroutine.close()
 
     def _tell(self, notice: Notice) -> None:
         if isinstance(notice, BootProblem) and self._boot_problem is None:
@@ -290,11 +294,16 @@ class Master:
             return
 
     async def _end_all(self) -> None:
-        """End every zygote, which ends its workers first, and wait until all are gone."""
+        """End every zygote, which ends its workers first, and wait until all are gone.
+
+        Not for ever: when this process ends, they do.
+        """
         crew, loop = self._crew, asyncio.get_running_loop()
         crew.close()
         give_up = loop.time() + _END_WITHIN
         while crew.processes or not crew.nursery.is_empty:
+            if loop.time() > give_up + _END_WITHIN:
+                return
             if loop.time() > give_up:
                 crew.nursery.kill()
             await asyncio.sleep(_CALM)

@@ -17,6 +17,8 @@ from litestar_queues.master.lanes import Lane
 
 DAWDLE = 50 * 1_000_000
 """Nanoseconds without a move after which what waits in a lane is taken back: two and a half budgets."""
+LONGEST_SILENCE = 5 * 1_000_000_000
+"""Nanoseconds at most until a worker that runs jobs, and does not come for others, is given one again."""
 MEMORY_LOOK = 50 * 1_000_000
 """Nanoseconds between looks at the memory of a job that has a limit; one look costs 24 µs."""
 TAKE_WITHIN = 5 * 1_000_000_000
@@ -39,6 +41,7 @@ class Timekeeper:
         """Takes back what waits in a lane; true leaves one job there, to see whether the worker comes for it."""
         self._loop = asyncio.get_running_loop()
         self._deadlines: Deadlines[Lane] = Deadlines()
+        self._silent_until: dict[Lane, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for = 0
 
@@ -52,6 +55,7 @@ class Timekeeper:
     def forget(self, lane: Lane) -> None:
         """Look at *lane* no more."""
         self._deadlines.drop(lane)
+        self._silent_until.pop(lane, None)
 
     def _bring_forward(self, lane: Lane, due: int) -> None:
         if self._deadlines.bring_forward(lane, due) and (self._timer is None or due < self._armed_for):
@@ -79,6 +83,10 @@ class Timekeeper:
         now = self._clock.monotonic()
         running, waiting = _sorted_by_cell(lane)
         dues: list[int] = []
+        if lane.is_silent and running:
+            has_begun = any(shown.started > lane.silent_since for _, shown in running)
+            lane.is_silent = not has_begun and now < self._silent_until.get(lane, 0)
+            dues.append(now + DAWDLE)
         blocking = _blocking(running, now)
         for assignment, shown in running:
             if assignment.stop is None:
@@ -118,6 +126,10 @@ class Timekeeper:
         if now - moved < DAWDLE:
             return moved + DAWDLE
         if running:
+            if len(running) < len(lane.worker.cells):
+                # It has a free slot and does not come: a coroutine keeps its loop. Try again later, and later each time.
+                times = lane.falls_silent(now)
+                self._silent_until[lane] = now + min(DAWDLE << min(times, 10), LONGEST_SILENCE)
             for assignment, _ in running:
                 lane.mark_slow(assignment)
             self._take_back(lane, False)
@@ -127,7 +139,7 @@ class Timekeeper:
             worker.kill()
             return now + TAKE_WITHIN
         if not lane.is_silent:
-            lane.is_silent = True
+            lane.falls_silent(now)
             self._take_back(lane, True)
         return now + DAWDLE
 

@@ -11,6 +11,7 @@ import array
 import asyncio
 import fcntl
 import os
+import socket
 import termios
 import time
 
@@ -74,7 +75,7 @@ class Server:
         _until_read()
         end.dropped = speaker.dropped
         end.is_last = self._allows_leftovers
-        wire.send(self._worker.reports, end)
+        send_end(self._worker.reports, end, execution)
         self._cell.end()
 
     def _run(self, execution: Execution) -> wire.Done | wire.Failed:
@@ -83,7 +84,7 @@ class Server:
         # An interruption may come between the end of the user's code and the shutting of the gate.
         except JobInterrupted as error:
             self._gate.shut()
-            return execution.interrupted(error)
+            return execution.ended_by(error)
 
     def _clear_up(self, run: wire.Run, context: TaskExecutionContext) -> None:
         if run.allow_background:
@@ -97,6 +98,14 @@ def begin(cell: Cell, run: wire.Run, clock: Clock) -> None:
     """Write down that *run* begins here: from now on the job counts as started."""
     cpu = time.process_time_ns() // 1_000
     cell.begin(run.number, run.fence, started=clock.monotonic(), started_at=clock.now(), cpu=cpu)
+
+
+def send_end(reports: socket.socket, end: wire.Done | wire.Failed, execution: Execution) -> None:
+    """Report the end of a run; that it cannot be reported, if it is too large."""
+    try:
+        wire.send(reports, end)
+    except wire.FrameError as error:
+        wire.send(reports, execution.too_large(error))
 
 
 def warn_of_ended(processes: list[str], context: TaskExecutionContext) -> None:

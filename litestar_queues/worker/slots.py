@@ -2,6 +2,9 @@
 
 Coroutines run on one event loop in the main thread, synchronous tasks in threads. A job is taken
 from the queue when a slot is free and not before, so what waits can still be taken back.
+
+The server itself has no asyncio task, only callbacks: a job that cancels all tasks it finds ends
+jobs, and each end is reported.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 
 import uvloop
 
@@ -21,7 +25,7 @@ from litestar_queues.running import Execution
 from litestar_queues.worker import leftovers, stepping
 from litestar_queues.worker.birth import Worker
 from litestar_queues.worker.interrupts import Interrupts
-from litestar_queues.worker.serving import begin, warn_of_ended
+from litestar_queues.worker.serving import begin, send_end, warn_of_ended
 from litestar_queues.worker.speaking import Speaker
 
 
@@ -36,8 +40,8 @@ class SlotServer:
         self._loop = uvloop.new_event_loop()
         self._loop.set_task_factory(stepping.make_task)
         self._threads = ThreadPoolExecutor(len(worker.cells), thread_name_prefix="lq-slot")
-        self._running: set[asyncio.Task[None]] = set()
-        self._closed = self._loop.create_future()
+        self._running: set[asyncio.Future[wire.Done | wire.Failed]] = set()
+        self._is_closed = False
         self._is_listening = False
         self._may_leave = False
         """A job since the worker was last idle was allowed to leave processes behind."""
@@ -48,17 +52,12 @@ class SlotServer:
         asyncio.set_event_loop(self._loop)
         self._interrupts.install()
         self._listen()
-        self._loop.run_until_complete(self._until_closed())
+        self._loop.run_forever()
         self._loop.close()
-
-    async def _until_closed(self) -> None:
-        await self._closed
-        if self._running:
-            await asyncio.wait(self._running)
 
     def _listen(self) -> None:
         """Take jobs while a slot is free."""
-        wanted = bool(self._free) and not self._closed.done()
+        wanted = bool(self._free) and not self._is_closed
         if wanted and not self._is_listening:
             self._loop.add_reader(self._worker.jobs, self._take)
         elif self._is_listening and not wanted:
@@ -72,38 +71,59 @@ class SlotServer:
         except BlockingIOError:
             pass  # no more wait, or the master has taken them back
         except wire.ChannelClosed:
-            self._closed.set_result(None)
+            self._is_closed = True
+            if not self._running:
+                self._loop.stop()
         self._listen()
 
     def _start(self, run: wire.Run) -> None:
         # The cell first: what comes after it may fail, and the master must know whose fault it was.
         cell = self._free.pop()
         begin(cell, run, self._clock)
-        job = self._loop.create_task(self._serve_one(run, cell), context=stepping.context_of(cell, copy_context()))
-        self._running.add(job)
-        job.add_done_callback(self._running.discard)
-
-    async def _serve_one(self, run: wire.Run, cell: Cell) -> None:
         speaker = Speaker(self._worker.reports)
         gate = self._interrupts.gate(cell)
         name = self._worker.name
         execution = Execution(run, sink=speaker, worker=name, clock=self._clock, gate=gate, measure_cpu=False)
+        running: asyncio.Future[wire.Done | wire.Failed]
         if _runs_in_thread(run):
-            end = await self._loop.run_in_executor(self._threads, execution.run_in_thread)
+            running = asyncio.wrap_future(self._threads.submit(execution.run_in_thread), loop=self._loop)
         else:
-            end = await execution.run_async()
+            context = stepping.context_of(cell, copy_context())
+            running = self._loop.create_task(execution.run_async(owns_task=True), context=context)
+        self._running.add(running)
+        running.add_done_callback(partial(self._end, run, cell, speaker, execution))
+
+    def _end(
+        self,
+        run: wire.Run,
+        cell: Cell,
+        speaker: Speaker,
+        execution: Execution,
+        running: asyncio.Future[wire.Done | wire.Failed],
+    ) -> None:
         if os.getpid() != self._pid:
             os._exit(1)  # a child that the task forked and that came back from it
+        self._running.discard(running)
+        try:
+            end = running.result()
+        except asyncio.CancelledError as error:  # before its first step
+            end = execution.ended_by(error)
         self._may_leave |= run.allow_background
-        if len(self._running) == 1:
+        if not self._running:
             self._clear_up(execution)
         for stream in self._worker.streams:
             stream.finish(execution.context)
         end.dropped = speaker.dropped
-        wire.send(self._worker.reports, end)
+        try:
+            send_end(self._worker.reports, end, execution)
+        except wire.ChannelClosed:  # the master is gone, and the zygote ends this process soon
+            self._loop.stop()
+            return
         cell.end()
         self._free.append(cell)
         self._listen()
+        if self._is_closed and not self._running:
+            self._loop.stop()
 
     def _clear_up(self, execution: Execution) -> None:
         """End what jobs left behind, once no other runs that it may belong to."""

@@ -91,3 +91,14 @@ async def test_a_death_is_put_into_words_with_its_likely_reason() -> None:
     )
     assert in_words(11) == "was killed by SIGSEGV"
     assert in_words(7 << 8) == "exited with status 7"
+
+
+async def test_a_limit_is_not_charged_for_the_memory_that_an_earlier_job_has_left(
+    service: QueueService, serve: Callable[..., RunningMaster]
+) -> None:
+    serve(worker="max_concurrency=1")
+    before = await (await service.enqueue(hard.leak, 300)).get(30)
+    limited = await service.enqueue(hard.process_facts.using(max_rss="200MiB"))
+    record = await limited.wait(30)
+    assert (record.status, record.attempt) == ("completed", 1)
+    assert record.result["pid"] != before

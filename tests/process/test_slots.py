@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from litestar_queues import QueueService
+from litestar_queues import QueueService, TaskResult
 from support import hard, logbook, zoo
 from support.apps import write_app
 from support.masters import RunningMaster
-from support.waiting import wait_until
+from support.waiting import eventually, wait_until
 
 pytestmark = pytest.mark.anyio
 StartMaster = Callable[..., RunningMaster]
@@ -138,3 +138,73 @@ async def test_a_drain_ends_the_coroutines_that_do_not_end_by_themselves_and_ret
     assert master.wait() == 8
     records = [await result.refresh() for result in results]
     assert {(str(record.status), record.retry_count, record.crashes) for record in records} == {("pending", 0, 0)}
+
+
+async def test_a_quick_job_does_not_wait_behind_a_blocked_loop_while_another_worker_is_idle(
+    service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path, url: str
+) -> None:
+    arguments = write_app(tmp_path, url, worker="max_concurrency=2, slots=4")
+    start_master(*arguments, serve=None, url=None).until_serving()
+    assert await (await service.enqueue(zoo.good, 1)).get(30) == 2
+    blocking = await service.enqueue(hard.block.using(kill_grace=0.1))
+    wait_until(lambda: logbook.started(logbook_file, "block"), "the loop is blocked")
+    for number in range(20):
+        assert await (await service.enqueue(zoo.good, number)).get(30) == number + 1
+    assert (await blocking.refresh()).status == "running"
+    await blocking.cancel()
+    assert (await blocking.wait(30)).status == "cancelled"
+
+
+async def test_a_job_that_must_run_alone_takes_the_first_worker_that_is_empty_and_can_be_cancelled_before(
+    service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path, url: str
+) -> None:
+    arguments = write_app(tmp_path, url, worker="max_concurrency=2, slots=2")
+    start_master(*arguments, serve=None, url=None).until_serving()
+    flags = [str(tmp_path / name) for name in ("never", "soon", "later")]
+    names = ["held", "short", "long-1", "long-2"]
+    running = [await service.enqueue(hard.until, name, flags[min(n, 2)]) for n, name in enumerate(names)]
+    wait_until(lambda: len(logbook.read(logbook_file)) == 4, "both workers are full")
+    Path(flags[1]).touch()
+    await running[1].wait(30)  # one worker has a job and a free slot, the other two jobs
+
+    async def waits(result: TaskResult[str]) -> bool:
+        return (await result.refresh()).status == "running"
+
+    unwanted = await service.enqueue(hard.quick.using(max_rss="500MiB"), "unwanted")
+    await eventually(lambda: waits(unwanted), "it waits for a worker of its own")
+    assert await unwanted.cancel()
+    assert (await unwanted.wait(30)).status == "cancelled"
+    alone = await service.enqueue(hard.quick.using(max_rss="500MiB"), "alone")
+    await eventually(lambda: waits(alone), "so does this one")
+    Path(flags[2]).touch()
+    assert (await alone.wait(30)).status == "completed"
+    assert (await running[0].refresh()).status == "running"
+    assert not logbook.started(logbook_file, "unwanted")
+
+
+@pytest.mark.usefixtures("master")
+async def test_a_coroutine_that_cancels_itself_or_all_it_finds_ends_and_gives_its_slot_back(
+    service: QueueService,
+) -> None:
+    for _ in range(3):
+        for task in (hard.cancels_itself_inside, hard.cancels_all):
+            record = await (await service.enqueue(task)).wait(30)
+            assert (record.status, record.failure and record.failure.type) == ("failed", "CancelledError")
+    results = [await service.enqueue(hard.nap, 0.05) for _ in range(16)]
+    assert {str((await result.wait(30)).status) for result in results} == {"completed"}
+    assert {(await result.refresh()).attempt for result in results} == {1}
+
+
+@pytest.mark.usefixtures("master")
+async def test_a_worker_that_was_silent_once_is_given_jobs_again(
+    service: QueueService, logbook_file: Path, tmp_path: Path
+) -> None:
+    await (await service.enqueue(hard.blocks_later)).wait(30)
+    wait_until(lambda: logbook.started(logbook_file, "blocked"), "the loop is blocked by a callback")
+    flag = tmp_path / "go"
+    long = await service.enqueue(hard.until, "long", str(flag))
+    wait_until(lambda: logbook.started(logbook_file, "long"), "it runs")
+    assert await (await service.enqueue(zoo.good, 1)).get(30) == 2
+    assert (await long.refresh()).status == "running"
+    flag.touch()
+    await long.wait(30)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,3 +141,20 @@ async def test_kills_of_every_kind_leave_nothing_behind(
     assert master.wait() == 0
     assert not master.descendants()
     assert os.listdir(folder / "run") == []
+
+
+PROBE = """
+import json, sys, time
+from litestar_queues.master import liveness
+end = time.monotonic() + 1.5
+while time.monotonic() < end:
+    liveness.is_alive(sys.argv[1], "dead")
+print("unharmed")
+"""
+
+
+async def test_those_that_look_whether_a_master_lives_do_not_take_each_other_for_it(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "dead.lock").write_text('{"pid": 1, "started": 1}')
+    probes = [subprocess.Popen([sys.executable, "-c", PROBE, str(tmp_path)], stdout=subprocess.PIPE) for _ in range(3)]
+    assert [probe.communicate(timeout=60)[0] for probe in probes] == [b"unharmed\n"] * 3

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from litestar_queues import QueueService, TaskRequest, TaskResult
+from litestar_queues import Query, QueueService, Status, TaskRequest, TaskResult
+from store.making import new_job
 from support import hard, logbook, zoo
 from support.masters import RunningMaster
 from support.waiting import eventually, wait_until
@@ -90,9 +91,9 @@ async def test_a_worker_killed_again_and_again_while_jobs_wait_starts_none_of_th
     master = start(start_master, "--concurrency", "2")
     await measure(service)
     names = [f"job-{number}" for number in range(1_500)]
-    results = await service.enqueue_many([TaskRequest(zoo.recorded, (name,)) for name in names])
+    results = await service.enqueue_many([TaskRequest(zoo.recorded, (name, 0.002)) for name in names])
     deaths: dict[str, int] = {}
-    for _ in range(15):
+    while len(deaths) < 15 and len(logbook.read(logbook_file)) < 2_500:  # a busy machine may be late to the last kills
         count = len(logbook.read(logbook_file))
         wait_until(lambda count=count: len(logbook.read(logbook_file)) > count + 40, "jobs run")
         workers = wait_until(master.workers, "there are workers")
@@ -104,7 +105,8 @@ async def test_a_worker_killed_again_and_again_while_jobs_wait_starts_none_of_th
     assert logbook.overlaps(lines, deaths) == []
     assert Counter(str(record.status) for record in records) == {"completed": 1_500}
     # A job pays for a death only when it was running: at most one each.
-    assert sum(record.crashes for record in records) <= 15
+    assert deaths
+    assert sum(record.crashes for record in records) <= len(deaths)
     assert {record.crashes for record in records} <= {0, 1, 2}
 
 
@@ -258,3 +260,47 @@ async def test_a_thread_that_writes_on_when_no_job_runs_is_heard_only_for_a_whil
     await (await service.enqueue(hard.leave_a_writer)).wait(30)
     wait_until(lambda: "writes more while it runs no job than is shown" in master.log, "it is enough")
     assert await (await service.enqueue(zoo.good, 1)).get(30) == 2
+
+
+async def test_cancelling_whatever_runs_again_and_again_harms_neither_master_nor_others(
+    service: QueueService, start_master: StartMaster, logbook_file: Path
+) -> None:
+    master = start(start_master, "--concurrency", "2")
+    await measure(service)
+    seconds = [0.0005] * 17 + [0.045] * 3
+    results = []
+    for _ in range(40):
+        requests = [TaskRequest(hard.quick, ("x", random.choice(seconds))) for _ in range(30)]
+        results += await service.enqueue_many(requests)
+        for record in await service.list_tasks(Query(statuses=(Status.RUNNING,), limit=200)):
+            await service.cancel_task(record.number)
+    assert set(await all_ended(service, results)) <= {"completed", "cancelled"}
+    assert master.process.poll() is None
+    assert await (await service.enqueue(zoo.good, 1)).get(30) == 2
+
+
+async def test_a_thousand_jobs_of_an_unknown_task_do_not_keep_known_ones_waiting(
+    service: QueueService, start_master: StartMaster, logbook_file: Path
+) -> None:
+    start(start_master, "--concurrency", "2")
+    await measure(service)
+    unknown = [new_job(task="of.another.deploy") for _ in range(3_000)]
+    await service.store.add(unknown)
+    results = await service.enqueue_many([TaskRequest(hard.quick, (f"known-{n}",)) for n in range(50)])
+    assert await all_ended(service, results) == {"completed": 50}
+    records = await service.store.get([job.id for job in unknown])
+    assert {(record.status, record.fence) for record in records if record} == {("scheduled", 1)}
+
+
+async def test_slow_jobs_behind_quick_ones_are_not_claimed_and_given_back_all_the_time(
+    service: QueueService, start_master: StartMaster, logbook_file: Path
+) -> None:
+    start(start_master, "--concurrency", "2")
+    await measure(service)
+    # Killed each time, so no report ever tells how long one takes.
+    limits = {"timeout": 0.05, "kill_grace": 0.0}
+    slow = await service.enqueue_many([TaskRequest(hard.hang.using(**limits), (f"slow-{n}",)) for n in range(40)])
+    for result in slow:
+        assert (await result.wait(60)).status == "failed"
+    fences = [(await result.refresh()).fence for result in slow]
+    assert sum(fences) <= 40 * 4, fences

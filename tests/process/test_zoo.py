@@ -65,7 +65,7 @@ def zoo_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zoo]:
     with RunningMaster(folder, *arguments, url=url, environment=environment) as master:
         master.until_serving()
         run = Zoo(master)
-        run.workers_before = master.workers()
+        run.workers_before = wait_until(master.workers, "there are workers")
         asyncio.run(_run_all(run, url))
         yield run
 

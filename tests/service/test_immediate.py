@@ -358,6 +358,27 @@ async def test_what_cannot_follow_is_an_error_in_the_task(immediate: QueueServic
     assert why in (result.error or "")
 
 
+@task("immediate.too_large")
+async def too_large(how: str, _task_context: TaskExecutionContext = INJECTED) -> None:
+    for _ in range(90):
+        if how == "text":
+            _task_context.enqueue_on_success(echo, "漢" * 340_000)
+        else:
+            _task_context.enqueue_on_success(echo, "x", metadata={"m": "y" * 1_000_000})
+
+
+@task("immediate.echo")
+async def echo(text: str) -> str:
+    return text
+
+
+@pytest.mark.parametrize("how", ["text", "metadata"])
+async def test_what_follows_is_limited_by_its_bytes_wherever_they_are(immediate: QueueService, how: str) -> None:
+    result = await immediate.enqueue(too_large, how)
+    assert result.status == "failed"
+    assert "of 33554432 bytes together" in (result.error or "")
+
+
 @task("immediate.chain")
 def chain(left: int, _task_context: TaskExecutionContext = INJECTED) -> None:
     if left:

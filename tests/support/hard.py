@@ -20,7 +20,6 @@ import msgspec
 from litestar_queues import INJECTED, Snooze, TaskExecutionContext, task
 from litestar_queues.events import require_current_task_context
 from support import logbook
-from support.zoo import until_told
 
 SLEEPER = [sys.executable, "-S", "-c", "import signal; signal.pause()"]
 
@@ -204,9 +203,6 @@ async def says_progress(_task_context: TaskExecutionContext = INJECTED) -> int:
     return resource.getpagesize()
 
 
-__all__ = ["until_told"]
-
-
 @task
 def write_raw(text: str) -> None:
     """Write to descriptor 1, without the end of a line."""
@@ -242,3 +238,30 @@ def add_many(count: int, size: int, metadata: bool, _task_context: TaskExecution
             _task_context.enqueue_on_success(quick.using(metadata={"text": text}), "x")
         else:
             _task_context.enqueue_on_success(quick, text)
+
+
+@task
+async def cancels_itself_inside() -> None:
+    current = asyncio.current_task()
+    assert current is not None
+    current.cancel()
+    await asyncio.sleep(1)
+
+
+@task
+async def cancels_all() -> None:
+    """Cancel every asyncio task there is, as libraries do at their shutdown."""
+    for each in asyncio.all_tasks():
+        each.cancel()
+    await asyncio.sleep(1)
+
+
+@task
+async def blocks_later() -> None:
+    """Leave a callback that keeps the event loop for a while."""
+
+    def blocking() -> None:
+        logbook.write("start", "blocked")
+        time.sleep(0.4)
+
+    asyncio.get_running_loop().call_later(0.02, blocking)
