@@ -13,6 +13,8 @@ NOT_FOUND = 5
 """There is no such job or task."""
 HANDED_BACK = 8
 """The worker stopped, and handed back jobs that were running."""
+STORE_GONE = 75
+"""The database was deleted, replaced or damaged under a worker: start it again."""
 TIMED_OUT = 124
 """``--wait-timeout`` passed."""
 INTERRUPTED = 130

@@ -47,13 +47,13 @@ class Printer:
         self._shown = 0
         self._hidden = 0
         self._is_gone = False
-        self._has_started = False
+        self.has_started = False
 
     def __call__(self, notice: n.Notice) -> None:  # noqa: C901 (one case a notice)
         """Write what *notice* says, if it is worth a line."""
         match notice:
             case n.Started():
-                self._has_started = True
+                self.has_started = True
                 self._banner(notice)
             case n.JobSettled():
                 self._settled(notice)
@@ -66,7 +66,7 @@ class Printer:
                 self._worker_ended(notice)
             case n.JobStopping():
                 self._line("!", "stopping", f"#{notice.number} {notice.task} on {notice.worker}: {_WHY[notice.reason]}")
-            case n.BootProblem() if self._has_started:  # before that it ends the program, which says why
+            case n.BootProblem() if self.has_started:  # before that it ends the program, which says why
                 again = "" if notice.next_try is None else f"; next try in {notice.next_try:g} s"
                 self._line("✗", "boot", f"{notice.reason}{again}")
             case n.PoolProblem():

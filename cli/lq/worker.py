@@ -10,7 +10,7 @@ import click
 import uvloop
 
 from litestar_queues import config
-from litestar_queues.exceptions import QueueConfigurationError
+from litestar_queues.exceptions import QueueConfigurationError, StoreCorrupt
 from litestar_queues.master.planning import PoolOptions
 from litestar_queues.master.supervisor import BootError, Master, MasterOptions
 from lq import exits
@@ -57,7 +57,8 @@ def worker(
       lq worker --import myproject.tasks --url sqlite:///jobs.db
 
     SIGTERM or Ctrl-C finishes the running jobs; a second one hands them back at once.
-    Exit status: 0 stopped in good order; 4 the app or the store cannot be used; 8 jobs were handed back.
+    Exit status: 0 stopped in good order; 4 the app or the store cannot be used; 8 jobs were handed back;
+    75 the database was deleted, replaced or damaged meanwhile.
     """  # noqa: D301 (click reads the backspace)
     import litestar_queues
 
@@ -82,6 +83,11 @@ def _serve(options: MasterOptions, printer: Printer) -> int:
             if error.report is not None and error.report.traceback:
                 click.echo(printable(error.report.traceback.rstrip(), lines=True), err=True)
             raise
+        except StoreCorrupt as error:
+            if not printer.has_started:
+                raise
+            click.echo(f"error: {error}", err=True)
+            return exits.STORE_GONE
     if farewell.problems:
         msg = f"no worker could be started; {'; '.join(farewell.problems)}"
         raise QueueConfigurationError(msg)

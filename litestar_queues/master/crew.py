@@ -40,6 +40,8 @@ from litestar_queues.models import ClaimedJob, ErrorReport, Receipt
 from litestar_queues.nodes import Catalogue, WorkerState
 from litestar_queues.store.base import Want
 
+SWEEP_AGAIN = 0.5
+"""Seconds until strays are looked for again, where that was not possible."""
 RETIRE_WITHIN = 5.0
 """Seconds that a worker gets to end by itself when it is not needed any more."""
 
@@ -304,8 +306,15 @@ class Crew:
             self._conclude(assignment, outcome, receipt)
 
     async def _sweep(self, worker: WorkerProcess) -> None:
-        """End what a dead worker's jobs left behind."""
-        pids = await asyncio.to_thread(strays.sweep, session=worker.pid, cookie=worker.cookie)
+        """End what a dead worker's jobs left behind; its jobs are not settled before."""
+        while True:
+            try:
+                pids = await asyncio.to_thread(strays.sweep, session=worker.pid, cookie=worker.cookie)
+            except OSError as error:  # no descriptor is left to look with
+                self._tell(WorkerSpoke(worker.name, f"what it left behind cannot be looked for: {error}"))
+                await asyncio.sleep(SWEEP_AGAIN)
+            else:
+                break
         if pids:
             self._tell(StraysKilled(worker.name, tuple(pids)))
 

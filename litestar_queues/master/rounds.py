@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from litestar_queues.clock import SECOND, Clock
-from litestar_queues.exceptions import StoreError
+from litestar_queues.exceptions import StoreCorrupt, StoreError
 from litestar_queues.lifecycle import Cancelled, Outcome, Settlement, settle
 from litestar_queues.master.notices import JobSettled, LateReport, StoreProblem, StoreRecovered, Subscriber
 from litestar_queues.models import ClaimedJob, Receipt, StoredEvent
@@ -200,7 +200,11 @@ async def _nothing() -> None:
 
 
 def _expected(error: BaseException) -> StoreError:
-    """Return a refusal of the store; anything else is a defect, and ends the master."""
-    if isinstance(error, StoreError):
+    """Return a refusal that may pass.
+
+    Anything else ends the master: a defect, and a database that is damaged, deleted or replaced. What
+    would be written to that is lost, and the next master finds out what it is.
+    """
+    if isinstance(error, StoreError) and not isinstance(error, StoreCorrupt):
         return error
     raise error

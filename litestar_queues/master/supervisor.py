@@ -276,6 +276,7 @@ class Master:
                 continue  # nohup: go on when the terminal goes
             loop.add_signal_handler(number, self._signalled)
         loop.add_signal_handler(signal.SIGUSR1, self._crew.nursery.reload)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # it means nothing to a master, and would end it
 
     def _signalled(self) -> None:
         """Drain at the first signal; at the second, stop now."""

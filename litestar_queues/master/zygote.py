@@ -117,8 +117,12 @@ class ZygoteProcess:
 
     def kill(self) -> None:
         """End it now, and with it, by the kernel's hand, its workers."""
-        if not self.is_dead:
+        if self.is_dead:
+            return
+        try:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            return  # reaped: it is being buried
 
     def _hang_up(self) -> None:
         if not self._is_hung_up:

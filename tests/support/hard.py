@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from litestar_queues import INJECTED, Snooze, TaskExecutionContext, task
+from litestar_queues import INJECTED, Snooze, TaskExecutionContext, task, wire
 from litestar_queues.events import require_current_task_context
 from support import logbook
 
@@ -265,3 +266,102 @@ async def blocks_later() -> None:
         time.sleep(0.4)
 
     asyncio.get_running_loop().call_later(0.02, blocking)
+
+
+@task
+def talks_nonsense(what: str, victim: int) -> None:
+    """Write into the worker's own channel of reports, found among its descriptors."""
+    from litestar_queues.models import Receipt
+
+    forged = wire.Done(victim, 1, '"forged"', Receipt(1, 2))
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            channel = socket.socket(fileno=os.dup(int(name)))
+        except OSError:
+            continue
+        with channel:
+            if channel.type == socket.SOCK_SEQPACKET and int(name) >= 200:
+                try:
+                    if what == "forged":
+                        wire.send(channel, forged)
+                    else:
+                        channel.send(b"\xde\xad\xbe\xef" * 10 if what == "garbage" else b"\x90")
+                except (OSError, wire.ChannelClosed):
+                    continue
+    time.sleep(30)
+
+
+@task
+def deaf() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    while True:
+        time.sleep(0.05)
+
+
+@task
+def fork_bomb() -> None:
+    for _ in range(300):
+        if os.fork() == 0:
+            while True:
+                signal.pause()
+    deque(repeat(None), maxlen=0)
+
+
+@task
+def use_up_descriptors() -> None:
+    soft, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard_limit))
+    held = []
+    try:
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard_limit))
+
+
+@task
+def recurse() -> None:
+    recurse.func()
+
+
+@task
+def meet_address_limit() -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 30, before[1]))
+    try:
+        bytearray(1 << 31)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@task
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@task
+def raise_base() -> None:
+    raise BaseException("as base as it gets")
+
+
+@task
+def leave_a_speaker(flag: str, _task_context: TaskExecutionContext = INJECTED) -> None:
+    """Leave a thread that logs once the next job runs."""
+
+    def speak() -> None:
+        while not os.path.exists(flag):
+            time.sleep(0.005)
+        _task_context.log_sync("from the thread")
+        Path(f"{flag}.said").touch()
+
+    threading.Thread(target=speak, daemon=True).start()
+
+
+@task
+def wait_for_word(flag: str) -> None:
+    Path(flag).touch()
+    while not os.path.exists(f"{flag}.said"):
+        time.sleep(0.005)
