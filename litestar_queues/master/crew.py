@@ -307,14 +307,13 @@ class Crew:
 
     async def _sweep(self, worker: WorkerProcess) -> None:
         """End what a dead worker's jobs left behind; its jobs are not settled before."""
-        while True:
+        pids: list[int] | None = None
+        while pids is None:
             try:
                 pids = await asyncio.to_thread(strays.sweep, session=worker.pid, cookie=worker.cookie)
             except OSError as error:  # no descriptor is left to look with
                 self._tell(WorkerSpoke(worker.name, f"what it left behind cannot be looked for: {error}"))
                 await asyncio.sleep(SWEEP_AGAIN)
-            else:
-                break
         if pids:
             self._tell(StraysKilled(worker.name, tuple(pids)))
 
