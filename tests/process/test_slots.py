@@ -180,6 +180,7 @@ async def test_a_job_that_must_run_alone_takes_the_first_worker_that_is_empty_an
     assert (await alone.wait(30)).status == "completed"
     assert (await running[0].refresh()).status == "running"
     assert not logbook.started(logbook_file, "unwanted")
+    Path(flags[0]).touch()
 
 
 @pytest.mark.usefixtures("master")

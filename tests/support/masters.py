@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -92,7 +93,8 @@ class RunningMaster:
         if error is not None:
             print(f"--- master {self.pid} ---\n{self.log}")
         for pid in self.descendants():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it was dying
+                os.kill(pid, signal.SIGKILL)
 
 
 def marked(mark: str) -> list[int]:
