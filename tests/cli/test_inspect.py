@@ -97,6 +97,7 @@ def screen(*arguments: str, cwd: Path, columns: int = 80) -> list[str]:
     return [line.rstrip() for line in terminal.display]
 
 
+@pytest.mark.fault("F2", "lq inspect while no master runs", "answers, and says that nobody works")
 def test_the_overview_shows_counts_masters_failures_and_that_nobody_works(
     filled: dict[str, int], url: str, tmp_path: Path
 ) -> None:
@@ -173,6 +174,7 @@ def dangerous(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("how", [(), ("--json",)])
+@pytest.mark.fault("F1", "the same in a pipe", "shown harmless")
 def test_what_is_stored_is_made_harmless_in_a_pipe(
     filled: dict[str, int], url: str, tmp_path: Path, how: tuple[str, ...]
 ) -> None:
@@ -184,6 +186,7 @@ def test_what_is_stored_is_made_harmless_in_a_pipe(
 
 
 @pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.fault("F1", "escapes, OSC 52, bidi and markup in stored text, on a terminal", "shown harmless")
 def test_what_is_stored_is_made_harmless_on_a_terminal(
     filled: dict[str, int], url: str, tmp_path: Path, columns: int
 ) -> None:
@@ -196,6 +199,7 @@ def test_what_is_stored_is_made_harmless_on_a_terminal(
     assert "no worker is running" in overview
 
 
+@pytest.mark.fault("F3", "the reader of the output goes away", "no traceback")
 def test_a_reader_that_goes_away_is_no_error(filled: dict[str, int], url: str, tmp_path: Path) -> None:
     shell = f'"{sys.executable}" -m lq inspect {filled["hostile"]} --url "{url}" | head -1; exit ${{PIPESTATUS[0]}}'
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)

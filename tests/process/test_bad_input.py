@@ -48,6 +48,7 @@ def only_sentence(done: subprocess.CompletedProcess[str]) -> str:
         ("--drain-timeout", "-1"),
     ],
 )
+@pytest.mark.fault("F8", "settings that make no sense", "refused, naming the setting")
 def test_a_worker_refuses_numbers_that_make_no_sense(tmp_path: Path, url: str, arguments: tuple[str, ...]) -> None:
     done = lq("worker", "--import", "support.zoo", "--url", url, *arguments, cwd=tmp_path)
     assert done.returncode == 2
@@ -85,6 +86,7 @@ def test_a_pool_that_the_application_does_not_name_is_refused(tmp_path: Path, ur
     assert "no pool is named 'reports'" in only_sentence(done)
 
 
+@pytest.mark.fault("C7", "a damaged database", "refused, with the way to save it")
 def test_a_corrupt_database_is_refused_with_the_way_to_save_it(tmp_path: Path) -> None:
     (tmp_path / "bad.db").write_bytes(b"this is no database, but it is long enough to be looked at" * 100)
     for command in (("worker", "--import", "support.zoo"), ("inspect",)):
@@ -94,6 +96,7 @@ def test_a_corrupt_database_is_refused_with_the_way_to_save_it(tmp_path: Path) -
 
 
 @pytest.mark.anyio
+@pytest.mark.fault("C18", "a database of a newer release", "refused, unchanged")
 async def test_a_newer_database_is_refused_and_left_as_it_is(tmp_path: Path, service: QueueService, url: str) -> None:
     path = url.removeprefix("sqlite:///")
     with sqlite3.connect(path) as connection:
@@ -121,6 +124,8 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody who may not write")
 @pytest.mark.anyio
+@pytest.mark.fault("B19", "a database of another user", "a sentence that names path and user")
+@pytest.mark.fault("C9", "a read-only file, folder or file system", "a sentence that names path and user")
 async def test_a_database_that_cannot_be_written_is_named_with_the_user(service: QueueService, url: str) -> None:
     program = (
         "import os, sys, asyncio, litestar_queues.store.sqlite\n"
@@ -140,6 +145,9 @@ async def test_a_database_that_cannot_be_written_is_named_with_the_user(service:
 
 
 @pytest.mark.anyio
+@pytest.mark.fault(
+    "A12", "a task that the application does not have", "back with a delay, with the names that are known"
+)
 async def test_an_unknown_task_waits_for_a_deploy_and_says_which_are_known(
     service: QueueService, start_master: StartMaster
 ) -> None:
@@ -157,6 +165,7 @@ async def test_an_unknown_task_waits_for_a_deploy_and_says_which_are_known(
 
 
 @pytest.mark.anyio
+@pytest.mark.fault("D13", "wrong arguments", "TypeError in the caller, nothing stored")
 async def test_wrong_arguments_never_reach_the_store(service: QueueService) -> None:
     with pytest.raises(TypeError, match="missing a required argument: 'number'"):
         await service.enqueue(zoo.good)  # type: ignore[call-overload]

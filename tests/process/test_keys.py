@@ -35,6 +35,11 @@ def enqueue_many_times(url: str, calls: int, out: str) -> None:
     Path(out).write_text(json.dumps(asyncio.run(run())))
 
 
+@pytest.mark.fault(
+    "D1",
+    "eight processes enqueue one key while a worker drains",
+    "one live job; every call's id ran or was deduplicated",
+)
 async def test_eight_processes_enqueue_one_key_and_no_two_runs_of_it_overlap(
     service: QueueService, start_master: Callable[..., RunningMaster], logbook_file: Path, tmp_path: Path, url: str
 ) -> None:

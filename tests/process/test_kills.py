@@ -22,6 +22,7 @@ pytestmark = pytest.mark.anyio
 StartMaster = Callable[..., RunningMaster]
 
 
+@pytest.mark.fault("A1", "kill -9 of a worker in the middle of a job", "run again once, no retry spent, events kept")
 async def test_a_job_whose_worker_is_killed_runs_again_once_at_no_cost_and_keeps_its_events(
     service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path
 ) -> None:
@@ -41,6 +42,10 @@ async def test_a_job_whose_worker_is_killed_runs_again_once_at_no_cost_and_keeps
     assert said == ["started killed", "started killed"]
 
 
+@pytest.mark.fault(
+    "B2", "kill -9 of the master under load, ten times", "nothing lost, nothing live twice, attempts are starts"
+)
+@pytest.mark.fault("B4", "kill -9 of the master between reports and their commit", "run again, never half recorded")
 async def test_killing_the_master_ten_times_under_load_loses_no_job_and_runs_none_twice_at_once(
     service: QueueService, start_master: StartMaster, logbook_file: Path
 ) -> None:
@@ -70,6 +75,7 @@ async def test_killing_the_master_ten_times_under_load_loses_no_job_and_runs_non
     assert sum(unwritten) <= 10 * 2
 
 
+@pytest.mark.fault("B2", "kill -9 of the master while a job runs", "lost, no retry spent, run again")
 async def test_a_job_that_was_running_when_its_master_died_counts_the_loss_and_no_retry(
     service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path
 ) -> None:
@@ -87,6 +93,7 @@ async def test_a_job_that_was_running_when_its_master_died_counts_the_loss_and_n
     assert [attempt.outcome for attempt in record.attempts] == ["lost", "succeeded"]
 
 
+@pytest.mark.fault("B17", "two masters on one database", "each job once, by the master that claimed it")
 async def test_two_masters_share_the_work_and_never_take_each_others_jobs(
     service: QueueService, start_master: StartMaster, logbook_file: Path
 ) -> None:
@@ -101,6 +108,7 @@ async def test_two_masters_share_the_work_and_never_take_each_others_jobs(
     assert len({words[1] for words in lines}) == 2
 
 
+@pytest.mark.fault("B6", "SIGTERM with jobs shorter than the drain", "they finish, exit status 0, others stay pending")
 async def test_sigterm_lets_running_jobs_finish_and_takes_no_others(
     service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path
 ) -> None:
@@ -118,6 +126,7 @@ async def test_sigterm_lets_running_jobs_finish_and_takes_no_others(
     assert (record.status, record.attempt) == ("pending", 0)
 
 
+@pytest.mark.fault("B7", "SIGTERM with a job longer than the drain", "handed back uncharged, exit status 8")
 async def test_a_job_longer_than_the_drain_is_handed_back_uncharged(
     service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path
 ) -> None:
@@ -131,6 +140,7 @@ async def test_a_job_longer_than_the_drain_is_handed_back_uncharged(
     assert [attempt.outcome for attempt in record.attempts] == ["returned"]
 
 
+@pytest.mark.fault("B8", "a second signal", "at once; no process left")
 async def test_a_second_signal_hands_jobs_back_at_once(
     service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path
 ) -> None:
@@ -160,6 +170,7 @@ async def test_a_running_job_can_be_cancelled_and_its_worker_goes_on(
     assert master.process.poll() is None
 
 
+@pytest.mark.fault("A7", "SIGSTOP of an idle worker", "replaced; the job is not charged")
 async def test_a_worker_that_is_stopped_while_idle_is_replaced_and_the_job_is_not_charged(
     service: QueueService, start_master: StartMaster, logbook_file: Path
 ) -> None:
@@ -173,6 +184,7 @@ async def test_a_worker_that_is_stopped_while_idle_is_replaced_and_the_job_is_no
     assert int(line[1]) not in master.workers()
 
 
+@pytest.mark.fault("D20", "a job that enqueues", "stored by the worker as by any client")
 async def test_a_job_enqueued_from_inside_a_job_runs(service: QueueService, start_master: StartMaster) -> None:
     start_master("--concurrency", "1").until_serving()
     outer = await service.enqueue(zoo.enqueues_more, 41)
@@ -180,6 +192,7 @@ async def test_a_job_enqueued_from_inside_a_job_runs(service: QueueService, star
     assert await inner.get(30) == 42
 
 
+@pytest.mark.fault("C22", "every doorbell of the master is removed", "the job starts within the poll")
 async def test_with_every_doorbell_lost_a_job_still_starts(
     service: QueueService, start_master: StartMaster, logbook_file: Path
 ) -> None:
@@ -196,6 +209,7 @@ async def test_with_every_doorbell_lost_a_job_still_starts(
     assert (await result.wait(30)).status == "completed"
 
 
+@pytest.mark.fault("D6", "jobs of several priorities and a delayed one", "priority, then first in first out")
 async def test_a_scheduled_job_starts_when_it_is_due_and_a_higher_priority_goes_first(
     service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path
 ) -> None:
@@ -266,6 +280,7 @@ async def test_workers_killed_together_lose_no_job_and_do_not_stop_the_master(
     assert master.wait() == 0
 
 
+@pytest.mark.fault("B9", "the terminal's end of standard error is closed", "it goes on, and drains")
 async def test_a_master_whose_terminal_is_gone_goes_on_and_drains(
     service: QueueService, logbook_file: Path, tmp_path: Path, url: str
 ) -> None:

@@ -26,6 +26,8 @@ def serve(start_master: StartMaster, tmp_path: Path, url: str) -> Callable[..., 
     return serve
 
 
+@pytest.mark.fault("A30", "max_jobs", "replaced after exactly so many")
+@pytest.mark.fault("A32", "a job changes its process", "with max_jobs=1 the next job has a new one")
 async def test_a_worker_is_replaced_after_max_jobs(service: QueueService, serve: Callable[..., RunningMaster]) -> None:
     serve(worker="max_concurrency=1, max_jobs=10")
     results = await service.enqueue_many([TaskRequest(hard.compute, (0.0,))] * 100)
@@ -34,6 +36,7 @@ async def test_a_worker_is_replaced_after_max_jobs(service: QueueService, serve:
     assert {(await result.refresh()).attempt for result in results} == {1}
 
 
+@pytest.mark.fault("A30", "a slow leak", "replaced between jobs, never during one")
 async def test_a_worker_that_has_grown_is_replaced_between_jobs(
     service: QueueService, serve: Callable[..., RunningMaster]
 ) -> None:
@@ -83,6 +86,7 @@ async def test_an_attempt_tells_its_cpu_time_and_memory(service: QueueService, s
     assert 10 * MEBIBYTE < (computed.receipt.rss or 0) < 500 * MEBIBYTE
 
 
+@pytest.mark.fault("A27", "SIGKILL while the kernel's counter of out-of-memory kills rose", "the reason says so")
 async def test_a_death_is_put_into_words_with_its_likely_reason() -> None:
     assert in_words(9) == "was killed by SIGKILL (from outside)"
     assert in_words(9, by_us=True) == "was killed by SIGKILL"

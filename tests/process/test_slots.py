@@ -62,6 +62,9 @@ async def test_a_death_with_several_jobs_running_is_charged_to_the_one_that_dies
 
 
 @pytest.mark.usefixtures("master")
+@pytest.mark.fault(
+    "A35", "a coroutine that blocks a loop with neighbours", "killed alone; the neighbours are returned uncharged"
+)
 async def test_a_coroutine_that_keeps_the_loop_is_killed_and_its_neighbours_pay_nothing(
     service: QueueService, logbook_file: Path, tmp_path: Path
 ) -> None:

@@ -39,6 +39,11 @@ def strays_in(logbook_file: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.fault(
+    "A18",
+    "double-forked daemons, sessions and shells of two jobs, one of them killed",
+    "exactly the guilty one's are gone",
+)
 async def test_of_two_workers_with_strays_only_the_killed_ones_go(
     service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path, way: str
 ) -> None:
@@ -100,6 +105,7 @@ def threads_of(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/task"))
 
 
+@pytest.mark.fault("A17", "eleven kinds of kills, again and again", "no process, descriptor or file is left")
 async def test_kills_of_every_kind_leave_nothing_behind(
     service: QueueService, start_master: StartMaster, logbook_file: Path
 ) -> None:

@@ -85,6 +85,11 @@ async def test_a_waiting_job_that_hangs_is_charged_and_those_behind_it_are_not(
     assert {(end.attempt, end.crashes, end.retry_count) for end in ends if end.status == "completed"} == {(1, 0, 0)}
 
 
+@pytest.mark.fault(
+    "A1",
+    "kill -9 of random workers at random moments, fifteen times",
+    "each job completes, none live twice, a death charges one job at most",
+)
 async def test_a_worker_killed_again_and_again_while_jobs_wait_starts_none_of_them_twice_at_once(
     service: QueueService, start_master: StartMaster, logbook_file: Path
 ) -> None:
@@ -124,6 +129,7 @@ async def test_an_urgent_job_overtakes_those_that_wait_at_the_workers(
     assert await all_ended(service, crowd) == {"completed": 600}
 
 
+@pytest.mark.fault("D4", "cancel of jobs that wait at workers", "those cancelled unstarted never start")
 async def test_cancelled_jobs_never_start_once_cancel_says_so_and_all_others_run(
     service: QueueService, start_master: StartMaster, logbook_file: Path
 ) -> None:
@@ -190,6 +196,11 @@ async def test_snooze_runs_a_job_again_at_no_cost(
     assert [attempt.outcome for attempt in record.attempts] == ["snoozed", "succeeded"]
 
 
+@pytest.mark.fault(
+    "A20",
+    "300,000 lines; 100 MB printed, 50 MB written without a newline",
+    "the master grows by less than 50 MiB, results kept, what is dropped is counted",
+)
 async def test_floods_and_endless_lines_cost_the_master_no_memory_and_no_job(
     service: QueueService, start_master: StartMaster
 ) -> None:
@@ -214,6 +225,11 @@ def memory_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.fault(
+    "B5",
+    "kill -9 of the master between claims and starts",
+    "what had not begun is returned uncharged; recorded attempts are real starts",
+)
 async def test_what_waits_when_the_master_is_killed_runs_under_the_next_one(
     service: QueueService, start_master: StartMaster, logbook_file: Path
 ) -> None:
@@ -262,6 +278,7 @@ async def test_a_thread_that_writes_on_when_no_job_runs_is_heard_only_for_a_whil
     assert await (await service.enqueue(zoo.good, 1)).get(30) == 2
 
 
+@pytest.mark.fault("D3", "cancels of whatever runs, again and again", "only those asked for; the master goes on")
 async def test_cancelling_whatever_runs_again_and_again_harms_neither_master_nor_others(
     service: QueueService, start_master: StartMaster, logbook_file: Path
 ) -> None:

@@ -90,6 +90,10 @@ def test_good_jobs_are_not_harmed_by_their_neighbours(zoo_run: Zoo) -> None:
 
 
 @pytest.mark.parametrize("name", ["hang_in_c", "swallow_everything", "fork_holder", "setsid_child", "block_the_loop"])
+@pytest.mark.fault("A5", "an endless loop that swallows BaseException", "killed at timeout + grace, with its line")
+@pytest.mark.fault("A6", "a hang in C code", "killed at timeout + grace, with its line")
+@pytest.mark.fault("A17", "a forked child that holds the descriptors", "death is known without the end of the pipe")
+@pytest.mark.fault("A35", "a coroutine that blocks its loop", "killed without the worker's help")
 def test_a_task_that_cannot_be_asked_is_killed_at_its_timeout_and_shows_its_line(zoo_run: Zoo, name: str) -> None:
     job = zoo_run.jobs[name]
     assert (job.status, job.failure and job.failure.type) == ("failed", "TimeoutError")
@@ -100,6 +104,7 @@ def test_a_task_that_cannot_be_asked_is_killed_at_its_timeout_and_shows_its_line
     assert f"in {name}" in (attempt.stack or "")
 
 
+@pytest.mark.fault("A6", "an endless regular expression", "stopped, with its line")
 def test_a_task_in_an_endless_regular_expression_is_stopped_and_shows_its_line(zoo_run: Zoo) -> None:
     job = zoo_run.jobs["endless_regex"]
     assert (job.status, job.attempts[0].outcome) == ("failed", "timed_out")
@@ -107,6 +112,7 @@ def test_a_task_in_an_endless_regular_expression_is_stopped_and_shows_its_line(z
     assert "before the regex" in zoo_run.messages("endless_regex")
 
 
+@pytest.mark.fault("A7", "SIGSTOP by the task itself", "killed at its timeout; says that it was stopped")
 def test_a_task_that_stops_itself_is_killed_and_the_record_says_why_there_is_no_stack(zoo_run: Zoo) -> None:
     job = zoo_run.jobs["stop_itself"]
     assert (job.status, job.attempts[0].outcome) == ("failed", "timed_out")
@@ -124,6 +130,8 @@ def test_a_task_that_clears_up_in_time_is_not_killed(zoo_run: Zoo, name: str, wo
     ("name", "exit", "words"),
     [("segfault", "was killed by SIGSEGV", "last words"), ("exit_zero", "exited with status 0", "leaving")],
 )
+@pytest.mark.fault("A3", "os._exit(0) and SIGSEGV in a task", "not a success; failed at the third crash")
+@pytest.mark.fault("A15", "a process that dies right after a line", "the line is kept")
 def test_a_task_that_ends_its_process_fails_at_the_third_crash_and_its_last_words_are_kept(
     zoo_run: Zoo, name: str, exit: str, words: str
 ) -> None:
@@ -133,23 +141,27 @@ def test_a_task_that_ends_its_process_fails_at_the_third_crash_and_its_last_word
     assert zoo_run.messages(name).count(words) == 3
 
 
+@pytest.mark.fault("A2", "SIGSEGV in a task", "signal and line are in the attempt")
 def test_a_segmentation_fault_leaves_the_line_where_it_happened(zoo_run: Zoo) -> None:
     for attempt in zoo_run.jobs["segfault"].attempts:
         assert "Segmentation fault" in (attempt.stack or "")
         assert "in segfault" in (attempt.stack or "")
 
 
+@pytest.mark.fault("A13", "a task closes its worker's channel", "killed, a crash")
 def test_a_task_that_closes_its_channel_counts_as_a_crash(zoo_run: Zoo) -> None:
     job = zoo_run.jobs["close_channel"]
     assert (job.status, job.crashes) == ("failed", 3)
 
 
+@pytest.mark.fault("A21", "1 MiB to descriptor 1 with the GIL held", "captured; the protocol is intact")
 def test_a_task_may_write_a_mebibyte_to_its_output_while_it_holds_the_interpreter(zoo_run: Zoo) -> None:
     assert zoo_run.jobs["flood_with_gil"].result == "written"
     lines = [event for event in zoo_run.events["flood_with_gil"] if event.type == "task.output"]
     assert len(lines) == 1024
 
 
+@pytest.mark.fault("A4", "sys.exit in a task", "a failed attempt; the worker lives")
 def test_sys_exit_in_a_task_fails_the_job_and_not_the_worker(zoo_run: Zoo) -> None:
     job = zoo_run.jobs["sys_exit"]
     assert (job.status, job.crashes, job.error) == ("failed", 0, "SystemExit: 3")
@@ -184,6 +196,8 @@ def test_a_task_may_cancel_itself(zoo_run: Zoo) -> None:
 
 
 @pytest.mark.parametrize(("name", "words"), [("returns_lambda", "function"), ("returns_too_much", "max_result_bytes")])
+@pytest.mark.fault("A22", "a result above the limit", "failed with a sentence, no retry")
+@pytest.mark.fault("A23", "results that are not JSON", "failed with the path to the value")
 def test_a_result_that_cannot_be_kept_fails_the_job_with_a_sentence(zoo_run: Zoo, name: str, words: str) -> None:
     job = zoo_run.jobs[name]
     assert (job.status, job.attempt) == ("failed", 1)
@@ -198,10 +212,12 @@ def test_what_a_job_says_past_its_share_is_dropped_and_counted_and_its_result_is
     assert any("20000 more were dropped" in message for message in zoo_run.messages("many_lines"))
 
 
+@pytest.mark.fault("A33", "an exception whose text raises", "kept as safe text")
 def test_an_exception_that_cannot_be_shown_is_kept_all_the_same(zoo_run: Zoo) -> None:
     assert (zoo_run.jobs["breaks_its_error"].error or "").startswith("Broken")
 
 
+@pytest.mark.fault("A18", "children in sessions of their own", "gone when the attempt has ended")
 def test_nothing_that_the_jobs_started_is_left(zoo_run: Zoo) -> None:
     master = zoo_run.master
     wait_until(lambda: not master.strays(), "only workers and their zygote are left")

@@ -174,6 +174,7 @@ os.register_at_fork(after_in_child=die)
 """
 
 
+@pytest.mark.fault("A11", "five deaths before a worker is ready", "the pool is broken and says why; no job is charged")
 async def test_a_pool_that_cannot_start_is_broken_says_why_and_charges_no_job(
     service: QueueService, start_master: StartMaster, tmp_path: Path, url: str
 ) -> None:

@@ -53,6 +53,12 @@ def test_the_command_reference_is_what_help_says() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_table_of_faults_is_what_the_tests_inject() -> None:
+    command = [sys.executable, str(ROOT / "docs" / "generate_reliability.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_readmes_two_commands_are_there_and_ci_runs_the_tests_by_one_of_them() -> None:
     text = (ROOT / "README.md").read_text()
     assert "./run demo" in text

@@ -321,6 +321,7 @@ async def test_one_service_serves_several_loops_at_once(
     assert ended == [Status.COMPLETED, Status.COMPLETED]
 
 
+@pytest.mark.fault("C13", "enqueue cancelled at the k-th await, for every k", "stored whole or not at all")
 async def test_a_cancelled_enqueue_stores_the_job_all_the_same_or_not_at_all(service: QueueService) -> None:
     enqueue = asyncio.create_task(service.enqueue(when))
     await asyncio.sleep(0)

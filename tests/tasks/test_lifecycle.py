@@ -79,6 +79,7 @@ def test_a_job_with_n_retries_has_n_plus_one_attempts() -> None:
         job = claimed(max_retries=2, failures=change.failures, attempts=change.attempts)
 
 
+@pytest.mark.fault("A10", "the third crash of a job with no retries", "failed")
 def test_the_third_crash_fails_the_job_and_the_first_two_cost_no_retry() -> None:
     statuses = [lc.settle(claimed(crashes=crashes), lc.Crashed("x"), RECEIPT, now=NOW) for crashes in (0, 1, 2)]
     assert [change.status for change in statuses] == ["pending", "pending", "failed"]

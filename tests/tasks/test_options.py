@@ -64,6 +64,8 @@ def job(made: Any, *args: Any, options: dict[str, Any] | None = None, **kwargs: 
         ({"metadata": {"a": math.nan}}, "must hold plain JSON values"),
     ],
 )
+@pytest.mark.fault("D23", "a million retries and other bounds", "refused, naming the option")
+@pytest.mark.fault("F8", "options that make no sense", "refused, naming the option")
 def test_a_bad_option_fails_when_the_task_is_made_and_names_itself(options: dict[str, Any], words: str) -> None:
     with pytest.raises(TaskDefinitionError) as raised:
         task("t", **options)(lambda: None)

@@ -153,6 +153,7 @@ def codec(annotation: Any) -> CallCodec:
 
 
 @pytest.mark.parametrize(("annotation", "value"), ANNOTATED, ids=lambda each: getattr(each, "__name__", None))
+@pytest.mark.fault("D12", "UUID, Decimal, enum, dataclass and others", "come back as what they were")
 def test_an_annotated_argument_comes_back_as_what_it_was(annotation: Any, value: Any) -> None:
     [back], _ = codec(annotation).decode(codec(annotation).encode((value,), {}))
     assert back == value
@@ -229,6 +230,9 @@ def test_any_plain_json_value_comes_back_from_an_unannotated_parameter(value: An
         (Point, Point("x"), "Expected `int`, got `str`"),  # type: ignore[arg-type]
     ],
 )
+@pytest.mark.fault("A24", "NaN, lone surrogates and their like", "refused with the place")
+@pytest.mark.fault("D12", "values that JSON would change", "refused with the place")
+@pytest.mark.fault("D11", "a naive datetime where an aware one is declared", "refused")
 def test_what_would_come_back_as_something_else_is_refused_with_the_place(
     annotation: Any, value: Any, place: str
 ) -> None:
@@ -237,6 +241,8 @@ def test_what_would_come_back_as_something_else_is_refused_with_the_place(
     assert place in str(raised.value)
 
 
+@pytest.mark.fault("A25", "a value nested without end", "refused")
+@pytest.mark.fault("D14", "a value that contains itself", "refused")
 def test_nesting_without_end_is_refused_and_does_not_crash() -> None:
     deep: list[Any] = []
     for _ in range(100_000):
@@ -264,6 +270,7 @@ def test_a_union_that_json_cannot_tell_apart_fails_when_the_task_is_made() -> No
         ((1,), {"c": 2}, "unexpected keyword argument 'c'"),
     ],
 )
+@pytest.mark.fault("D13", "calls that do not fit", "TypeError that names the task")
 def test_a_call_that_does_not_fit_is_a_type_error_that_names_the_task(args: Any, kwargs: Any, words: str) -> None:
     def function(a: int, b: int = 2) -> None:
         return None
@@ -325,6 +332,7 @@ def test_a_payload_of_another_release_is_refused_in_words() -> None:
     ],
     ids=range(9),
 )
+@pytest.mark.fault("D15", "damaged and hostile stored arguments", "PayloadError and nothing else")
 def test_a_damaged_payload_is_a_payload_error_and_nothing_worse(stored: str) -> None:
     with pytest.raises(PayloadError):
         codec(None).decode(stored)
@@ -348,6 +356,7 @@ def test_a_result_past_its_limit_is_refused_with_both_sizes() -> None:
 
 
 @given(st.text(min_size=1), st.data())
+@pytest.mark.fault("C8", "a changed byte in a stored payload", "told by its checksum")
 def test_the_checksum_tells_a_changed_payload(text: str, data: st.DataObject) -> None:
     payload = text.encode("utf-8", "ignore").decode() or "x"
     index = data.draw(st.integers(0, len(payload) - 1))

@@ -61,6 +61,7 @@ def test_what_is_no_function_with_a_name_and_a_signature_is_refused_at_once(thin
         task(thing)
 
 
+@pytest.mark.fault("D16", "names with paths, escapes and NUL", "refused")
 def test_a_name_that_would_need_quoting_is_refused() -> None:
     for name in ("x" * 200, "a b", "", "-a", "a\n"):
         with pytest.raises(TaskDefinitionError, match="a task's name cannot be"):
@@ -103,6 +104,7 @@ def test_a_generator_is_refused() -> None:
             yield 1
 
 
+@pytest.mark.fault("D14", "arguments above the limit", "refused with both sizes")
 def test_arguments_past_the_limit_are_refused_with_both_sizes() -> None:
     @task
     def made(text: str) -> None:
@@ -134,6 +136,7 @@ def test_which_errors_are_retried_is_the_tasks_to_say() -> None:
         (None, None),
     ],
 )
+@pytest.mark.fault("D18", "a retry policy that raises or returns nonsense", "clamped; the job is retried all the same")
 def test_a_callable_backoff_is_clamped_and_its_faults_are_not_the_jobs(answer: Any, delay: int | None) -> None:
     @task("t", retry_backoff=lambda failures, error: answer)
     def made() -> None:

@@ -14,6 +14,7 @@ from store.making import claim, new_job, new_jobs, settlement
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.fault("C13", "callers cancelled while they wait", "no transaction is left open")
 async def test_a_cancelled_caller_cancels_nothing_and_leaves_nothing_open(store: Store, other: Store) -> None:
     for delay in range(20):
         adding = asyncio.ensure_future(store.add([new_job()]))
@@ -26,6 +27,7 @@ async def test_a_cancelled_caller_cancels_nothing_and_leaves_nothing_open(store:
     assert (await other.statistics())["default"].pending >= started
 
 
+@pytest.mark.fault("C13", "reads cancelled at the k-th await, for every k", "the store goes on")
 async def test_cancelling_reads_at_any_point_leaves_the_store_usable(store: Store) -> None:
     await store.add(new_jobs(3))
     for delay in range(20):

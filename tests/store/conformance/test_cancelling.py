@@ -38,6 +38,7 @@ async def test_a_running_job_may_be_left_alone(store: Store) -> None:
     assert [await status_of(store, at) for at in (1, 2)] == ["running", "cancelled"]
 
 
+@pytest.mark.fault("D4", "cancel of a job that has ended", "nothing changes")
 async def test_cancelling_what_has_ended_changes_nothing(store: Store) -> None:
     await store.add([new_job()])
     [job] = await claim(store)
@@ -56,6 +57,8 @@ async def test_the_first_request_counts(store: Store) -> None:
     assert await store.get([1]) == [first]
 
 
+@pytest.mark.fault("D2", "a key whose job was cancelled", "free again")
+@pytest.mark.fault("D4", "cancel, then the same key again", "the cancel never hits the next job")
 async def test_a_cancelled_key_is_free_again_and_cancel_never_hits_the_next_job(store: Store) -> None:
     await store.add([new_job(key="k")])
     await store.cancel([1], now=NOW)

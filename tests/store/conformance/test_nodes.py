@@ -53,6 +53,7 @@ async def test_the_jobs_of_dead_and_unknown_nodes_are_adopted_and_those_of_other
     assert [job and job.node for job in stored] == ["me", "me"]
 
 
+@pytest.mark.fault("D5", "a report of a dead master's claim", "refused")
 async def test_the_old_owner_of_an_adopted_job_is_refused(store: Store) -> None:
     await store.add(new_jobs(1))
     [old] = await claim(store, node="dead")

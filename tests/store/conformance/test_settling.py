@@ -109,6 +109,7 @@ async def test_a_retry_waits_for_its_time(store: Store) -> None:
     assert len(await claim(store, now=NOW + SECOND + 20)) == 1
 
 
+@pytest.mark.fault("D5", "the report of an attempt that was given up", "refused")
 async def test_a_late_settlement_is_stale_and_writes_nothing(store: Store, other: Store) -> None:
     await store.add([new_job()])
     [old] = await claim(store)

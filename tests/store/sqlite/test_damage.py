@@ -22,6 +22,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("create", [True, False])
+@pytest.mark.fault("C7", "a damaged header", "refused")
 async def test_a_damaged_header_is_refused(tmp_path: Path, create: bool) -> None:
     path = tmp_path / "q.db"
     path.write_bytes(b"this is not a database, whatever its name says" * 100)
@@ -44,6 +45,7 @@ async def test_a_database_without_our_tables_is_no_queue_to_a_reader(tmp_path: P
 
 
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
+@pytest.mark.fault("C4", "the file is deleted or replaced", "noticed at the next write")
 async def test_a_file_that_goes_away_under_us_is_noticed_at_the_next_write(tmp_path: Path, how: str) -> None:
     path = tmp_path / "q.db"
     async with await open_store(url_of(path)) as store:
@@ -58,6 +60,7 @@ async def test_a_file_that_goes_away_under_us_is_noticed_at_the_next_write(tmp_p
                 await store.add([new_job()])
 
 
+@pytest.mark.fault("C11", "another program holds the write lock", "an error after the deadline, once for all who wait")
 async def test_a_lock_that_is_not_let_go_is_an_error_for_all_who_wait_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +97,7 @@ async def test_a_turn_that_never_comes_is_gone_without_after_a_warning(
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="NOT TESTED: a full disk (mounting a small one needs root)")
+@pytest.mark.fault("C1", "a disk that is full", "StoreFull to the caller, nothing lost")
 async def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -130,6 +134,7 @@ async def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path: Path) -> None
         subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.fault("C2", "a commit that fails", "the error says that the outcome is unknown")
 async def test_a_failed_commit_says_that_the_outcome_is_unknown(tmp_path: Path) -> None:
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
@@ -143,6 +148,7 @@ async def test_a_failed_commit_says_that_the_outcome_is_unknown(tmp_path: Path) 
     assert explain(ValueError("ours"), location).args == ("ours",)
 
 
+@pytest.mark.fault("C10", "a log that cannot be checkpointed for a while", "it is, as soon as that is possible")
 async def test_the_log_does_not_grow_for_ever(tmp_path: Path) -> None:
     wal = tmp_path / "q.db-wal"
     async with await open_store(url_of(tmp_path / "q.db"), durability="process") as store:

@@ -61,6 +61,7 @@ async def test_a_file_that_is_there_keeps_its_mode_and_its_other_tables(tmp_path
 
 
 @pytest.mark.parametrize("name", ["a b.db", "ü – 🙂.db", "what?.db", "a#b%20c.db", "%.db", "'\".db", "x" * 200 + ".db"])
+@pytest.mark.fault("C21", "spaces, question marks, 200 characters in the path", "works")
 async def test_a_name_of_any_kind_works(tmp_path: Path, name: str) -> None:
     url = url_of(tmp_path / name)
     async with await open_store(url) as store, await open_store(store.url) as other, store.listen() as bell:
@@ -106,6 +107,7 @@ async def test_a_folder_is_no_database_and_a_missing_folder_is_said(tmp_path: Pa
         await open_store(url_of(tmp_path / "nowhere" / "q.db"))
 
 
+@pytest.mark.fault("C20", "a network file system", "refused")
 async def test_a_network_filesystem_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place, "filesystem_of", lambda folder: "nfs4")
     with pytest.raises(StoreError, match="network filesystem"):
@@ -212,6 +214,7 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody who may not read")
+@pytest.mark.fault("C9", "a file that may not be read", "a sentence that names it")
 def test_who_may_not_even_read_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "q.db").touch()
     os.chmod(tmp_path, 0o700)

@@ -51,6 +51,7 @@ async def test_a_fresh_file_gets_the_newest_version(tmp_path: Path) -> None:
     connection.close()
 
 
+@pytest.mark.fault("C16", "eight processes open a fresh file at once", "all succeed")
 def test_eight_processes_that_open_one_fresh_file_all_succeed(tmp_path: Path) -> None:
     processes = [start("say('ready')\n" + OPEN, url_of(tmp_path / "q.db")) for _ in range(8)]
     for process in processes:
@@ -79,6 +80,7 @@ async def test_a_step_is_taken_once_and_the_jobs_stay(tmp_path: Path, monkeypatc
     connection.close()
 
 
+@pytest.mark.fault("B18", "an old program on a newer file", "works where that is allowed")
 async def test_an_old_program_works_on_a_newer_file_that_still_allows_it(tmp_path: Path) -> None:
     url = url_of(tmp_path / "q.db")
     async with await open_store(url):
@@ -92,6 +94,7 @@ async def test_an_old_program_works_on_a_newer_file_that_still_allows_it(tmp_pat
 
 
 @pytest.mark.parametrize("create", [True, False])
+@pytest.mark.fault("C18", "a file that only a newer release understands", "refused, not a byte changed")
 async def test_a_file_that_is_too_new_is_refused_and_not_touched(tmp_path: Path, create: bool) -> None:
     path = tmp_path / "q.db"
     async with await open_store(url_of(path)):
@@ -106,6 +109,7 @@ async def test_a_file_that_is_too_new_is_refused_and_not_touched(tmp_path: Path,
     assert path.read_bytes() == before
 
 
+@pytest.mark.fault("C17", "kill -9 in the middle of a migration", "the version before, whole")
 def test_a_step_that_is_killed_in_the_middle_leaves_the_version_before(tmp_path: Path) -> None:
     code = """
 import sqlite3

@@ -18,6 +18,7 @@ SECONDS = 30.0 if os.environ.get("LQ_LONG") else 2.0
 WRITERS = 16
 
 
+@pytest.mark.fault("C12", "many writing processes", "no lock error, fair shares")
 def test_many_writers_share_the_file_without_a_lock_error(tmp_path: Path) -> None:
     """Each also claims and settles; the shares are fair, and every job ends once."""
     code = f"""
@@ -53,6 +54,7 @@ asyncio.run(main())
     connection.close()
 
 
+@pytest.mark.fault("D1", "eight processes add one key", "one live job")
 def test_eight_processes_with_one_key_make_one_live_job(tmp_path: Path) -> None:
     code = """
 async def main():
@@ -80,6 +82,7 @@ asyncio.run(main())
     assert sorted(round for round, _ in made) == list(range(40)), "each key was taken once"
 
 
+@pytest.mark.fault("B3", "kill -9 of a client right after its acknowledgement", "everything acknowledged is there")
 def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     code = """
 async def main():
@@ -108,6 +111,7 @@ asyncio.run(main())
 @pytest.mark.parametrize(
     "meanwhile", ["nothing", "a second store", "a reader", "the doorbell", "a fork", "the mistake"]
 )
+@pytest.mark.fault("C5", "everything we do beside the connection", "its locks stay")
 def test_nothing_we_do_beside_the_connection_drops_its_locks(tmp_path: Path, meanwhile: str) -> None:
     """Closing any descriptor of the database file drops SQLite's locks for the whole process; the next
     process to open and close it then unlinks the log under the first: of 51 acknowledged jobs 1 was found.
@@ -163,6 +167,7 @@ asyncio.run(main())
         assert found == last
 
 
+@pytest.mark.fault("C15", "a fork after the store was opened", "the child is refused, and opens its own")
 async def test_a_forked_child_may_not_use_its_parents_store_and_opens_its_own(tmp_path: Path) -> None:
     code = """
 store = asyncio.run(open_store(url))
@@ -197,6 +202,7 @@ asyncio.run(after())
     assert lines[2:] == ["2 3 4", "parent 5 5"]
 
 
+@pytest.mark.fault("C15", "a fork in the middle of writing", "neither side is hurt")
 def test_a_fork_in_the_middle_of_writing_hurts_neither_side(tmp_path: Path) -> None:
     code = """
 async def main():
@@ -224,6 +230,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("used", ["for writing", "for reading", "as a listener"])
+@pytest.mark.fault("C14", "a store that is never closed", "the program ends")
 def test_a_program_that_forgets_to_close_still_ends(tmp_path: Path, used: str) -> None:
     code = f"""
 async def main():

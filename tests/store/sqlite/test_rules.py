@@ -17,6 +17,7 @@ from store.making import NOW, claim, new_jobs, settlement
 PACKAGE = Path(adding.__file__).parent
 
 
+@pytest.mark.fault("C5", "our own code, searched", "nobody opens the database but sqlite3")
 def test_nobody_opens_the_database_file_but_sqlite() -> None:
     """Closing a descriptor of it drops SQLite's locks for the whole process. The two places that
     open something are the file's creation, which can only make a new one, and folders and lock files.
@@ -94,6 +95,7 @@ def _check_plan(connection: sqlite3.Connection, name: str, sql: str) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.fault("C23", "many jobs of every status", "a claim walks as far as in an empty store")
 async def test_a_claim_costs_the_same_however_many_jobs_there_are(tmp_path: Path) -> None:
     """Counted in steps of SQLite's virtual machine, which no other load on the machine disturbs."""
     steps: dict[int, int] = {}
