@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import resource
@@ -9,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -60,10 +61,32 @@ async def test_signals_that_mean_nothing_to_a_master_do_not_end_it(
 
 @pytest.mark.fault("B9", "SIGHUP to the master", "it drains")
 async def test_a_hang_up_drains(service: QueueService, start_master: StartMaster) -> None:
-    master = start_master("--concurrency", "1").until_serving()
+    with hang_up(signal.SIG_DFL):
+        master = start_master("--concurrency", "1").until_serving()
     assert await (await service.enqueue(zoo.good, 1)).get(30) == 2
     master.signal(signal.SIGHUP)
     assert master.wait() == 0
+
+
+@pytest.mark.fault("B9", "SIGHUP to a master that was started by nohup", "it goes on")
+async def test_a_hang_up_is_nothing_to_a_master_started_by_nohup(
+    service: QueueService, start_master: StartMaster
+) -> None:
+    with hang_up(signal.SIG_IGN):
+        master = start_master("--concurrency", "1").until_serving()
+    master.signal(signal.SIGHUP)
+    assert await (await service.enqueue(zoo.good, 1)).get(30) == 2
+    assert master.process.poll() is None
+
+
+@contextlib.contextmanager
+def hang_up(disposition: signal.Handlers) -> Iterator[None]:
+    """Let processes started in the block inherit what SIGHUP does, whoever has started the tests (nohup does too)."""
+    before = signal.signal(signal.SIGHUP, disposition)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.fault(
