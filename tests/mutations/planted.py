@@ -1,0 +1,288 @@
+"""Bugs to plant: each breaks one promise or mechanism, and the tests must notice.
+
+Written from DESIGN's promises and the mechanisms' own texts. ``run.py`` plants them one by one; an
+ordinary test only checks that each still has its place.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Planted(NamedTuple):
+    """One bug."""
+
+    name: str
+    breaks: str
+    file: str
+    old: str
+    """Is there once."""
+    new: str
+    suspects: tuple[str, ...]
+    """Tests that are run first; if they pass, the whole suite is."""
+
+
+STORE = ("tests/store/conformance",)
+SQLITE = ("tests/store/sqlite",)
+LIFECYCLE = ("tests/tasks/test_lifecycle.py",)
+WAITING = ("tests/process/test_waiting.py",)
+KILLS = ("tests/process/test_kills.py",)
+STRAYS = ("tests/process/test_strays.py",)
+SLOTS = ("tests/process/test_slots.py",)
+ZOO = ("tests/process/test_zoo.py",)
+ZYGOTE = ("tests/process/test_zygote.py",)
+_S = "litestar_queues/store/sqlite/"
+_M = "litestar_queues/master/"
+_W = "litestar_queues/worker/"
+
+BUGS = (
+    Planted(
+        "no fence",
+        "a late report is refused",
+        _S + "settling.py",
+        "if fence != settlement.fence:",
+        "if fence is None:",
+        STORE,
+    ),
+    Planted(
+        "acknowledged before the commit",
+        "durable when enqueue returns",
+        _S + "writer.py",
+        "            self._commit()\n        # Whatever",
+        "            _resolve(group)\n            self._commit()\n        # Whatever",
+        SQLITE,
+    ),
+    Planted("NORMAL for FULL", "survives loss of power", _S + "connection.py", "{'FULL' if", "{'NORMAL' if", SQLITE),
+    Planted(
+        "no turnstile",
+        "writers get fair turns",
+        _S + "turnstile.py",
+        "            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "            return True\n",
+        SQLITE,
+    ),
+    Planted(
+        "no look at the file",
+        "a database that is gone is noticed",
+        _S + "writer.py",
+        "if self._look_at_file() != self._identity:",
+        "if False:",
+        SQLITE,
+    ),
+    Planted(
+        "adopting keeps the fence",
+        "the old owner of a job is refused",
+        _S + "claiming.py",
+        '_ADOPT = "UPDATE lq_job SET fence = fence + 1,',
+        '_ADOPT = "UPDATE lq_job SET fence = fence + 0,',
+        STORE,
+    ),
+    Planted(
+        "no priority",
+        "higher priority first",
+        _S + "claiming.py",
+        "sorted(heads, key=lambda head: head[:2])",
+        "sorted(heads, key=lambda head: head[1])",
+        STORE,
+    ),
+    Planted(
+        "newest first",
+        "first in, first out",
+        _S + "claiming.py",
+        '"ORDER BY priority DESC, number LIMIT ?)"',
+        '"ORDER BY priority DESC, number DESC LIMIT ?)"',
+        STORE,
+    ),
+    Planted(
+        "expired jobs are claimed",
+        "a job past its expiry does not start",
+        _S + "claiming.py",
+        "WHERE expires_at IS NOT NULL AND status IN ('scheduled', 'pending') AND expires_at <= :now",
+        "WHERE expires_at IS NOT NULL AND status IN ('scheduled', 'pending') AND expires_at <= 0",
+        STORE,
+    ),
+    Planted(
+        "counts are not moved",
+        "counts change with the jobs",
+        _S + "settling.py",
+        "        transaction.move(settlement.queue, Status.RUNNING, settlement.status)\n",
+        "",
+        STORE,
+    ),
+    Planted(
+        "a cancel request is overlooked",
+        "a cancelled job does not live on",
+        _S + "settling.py",
+        "elif is_cancelled and settlement.status not in TERMINAL:",
+        "elif False:",
+        STORE,
+    ),
+    Planted(
+        "successors of the losers",
+        "both or neither",
+        _S + "settling.py",
+        "for settlement in accepted for job in settlement.successors",
+        "for settlement in settlements for job in settlement.successors",
+        STORE,
+    ),
+    Planted(
+        "one retry too many",
+        "N retries are N+1 attempts",
+        "litestar_queues/lifecycle.py",
+        "self.job.failures >= self.job.max_retries",
+        "self.job.failures > self.job.max_retries",
+        LIFECYCLE,
+    ),
+    Planted(
+        "four crashes",
+        "a job that kills its worker three times is failed",
+        "litestar_queues/lifecycle.py",
+        "Status.FAILED if crashes >= MAX_CRASHES",
+        "Status.FAILED if crashes > MAX_CRASHES",
+        LIFECYCLE,
+    ),
+    Planted(
+        "suspects are forgotten",
+        "a suspect's next attempt runs alone",
+        "litestar_queues/lifecycle.py",
+        "return isinstance(self.outcome, Suspected) or",
+        "return",
+        (*LIFECYCLE, *SLOTS),
+    ),
+    Planted(
+        "the checksum is not looked at",
+        "damaged arguments are told",
+        "litestar_queues/running.py",
+        "if checksum(run.payload) != run.checksum:",
+        "if False:",
+        ("tests/tasks", "tests/service", "tests/process/test_bad_input.py"),
+    ),
+    Planted(
+        "what was taken back stays counted",
+        "what waits is not lost when it is taken back",
+        _M + "lanes.py",
+        "taken = [assignment for number in numbers if (assignment := self.remove(number)) is not None]",
+        "taken = [self.assignments[number] for number in numbers if number in self.assignments]",
+        WAITING,
+    ),
+    Planted(
+        "neighbours are lost when one is withdrawn",
+        "no job is lost",
+        _M + "dispatch.py",
+        "            if other is not assignment:\n",
+        "            if other is None:\n",
+        WAITING,
+    ),
+    Planted(
+        "nothing is taken back from the dead",
+        "what waited at a dead worker runs elsewhere",
+        _M + "crew.py",
+        "        self._dispatch.take_back(lane)\n        left =",
+        "        left =",
+        WAITING,
+    ),
+    Planted(
+        "nobody looks at those who wait",
+        "nothing waits behind a job that hangs",
+        _M + "timekeeper.py",
+        "        if waiting:\n            moved",
+        "        if False:\n            moved",
+        WAITING,
+    ),
+    Planted(
+        "no sweep after a death",
+        "a killed job's processes are gone with it",
+        _M + "crew.py",
+        "        if not lane.worker.is_released:\n            await self._sweep(lane.worker)\n",
+        "",
+        STRAYS,
+    ),
+    Planted(
+        "the cookie is only in os.environ",
+        "a daemon is told from its neighbour's",
+        _W + "marks.py",
+        "    if at >= 0 and len(before) == len(cookie):",
+        "    if False:",
+        STRAYS,
+    ),
+    Planted(
+        "leftovers of a success live on",
+        "a job leaves nothing behind",
+        _W + "leftovers.py",
+        "    while reap_dead() and time.monotonic() < give_up:",
+        "    while False:",
+        STRAYS,
+    ),
+    Planted(
+        "neighbours of a killed job pay",
+        "what we killed for one job costs that one alone",
+        _M + "assignments.py",
+        "        if culprit is not None:\n",
+        "        if False:\n",
+        SLOTS,
+    ),
+    Planted(
+        "last words are not read",
+        "what a job said before it died is kept",
+        _M + "process.py",
+        "        self._read_the_rest()\n        for pipe",
+        "        for pipe",
+        ZOO,
+    ),
+    Planted(
+        "a master's lock is not looked at",
+        "jobs of a living master are left to it",
+        _M + "liveness.py",
+        "    if _is_free(path):\n        return False\n    holder",
+        "    return False\n    holder",
+        (*KILLS, "tests/process/test_faults.py"),
+    ),
+    Planted(
+        "workers outlive the zygote",
+        "when the zygote dies, its workers do",
+        _W + "birth.py",
+        "    guard.die_with(newborn.zygote)\n",
+        "",
+        ZYGOTE,
+    ),
+    Planted(
+        "the zygote leaves its workers",
+        "when the master dies, its workers die",
+        _W + "zygote.py",
+        "            self._end_all()\n            return None",
+        "            os._exit(0)",
+        (*KILLS, *ZYGOTE),
+    ),
+    Planted(
+        "one look for timeouts",
+        "timeouts are enforced from outside",
+        _M + "timekeeper.py",
+        "                self._stop(assignment, Reason.TIMEOUT, 0)\n            else:",
+        "                pass\n            else:",
+        ZOO,
+    ),
+    Planted(
+        "a drain keeps what waits",
+        "SIGTERM gives back what has not begun",
+        _M + "dispatch.py",
+        "        for lane in list(self._pool_of):\n            self.take_back(lane)\n        for pool",
+        "        for pool",
+        WAITING,
+    ),
+    Planted(
+        "starts are not remembered",
+        "recorded attempts are real starts",
+        "litestar_queues/cell.py",
+        "        self._starts += 1\n",
+        "",
+        WAITING,
+    ),
+    Planted(
+        "escapes reach the terminal",
+        "what is stored is made harmless",
+        "cli/lq/render/text.py",
+        '    return "".join(_visible(character, lines=lines) for character in shown)',
+        "    return shown",
+        ("tests/cli",),
+    ),
+)

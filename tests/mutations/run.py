@@ -1,0 +1,66 @@
+"""Plant one bug after the other, and see that the tests notice: ``python tests/mutations/run.py [NAME …]``.
+
+Each is planted into a copy of the project. The tests that should know are run first; if they pass,
+the whole suite is. What survives is printed, and makes the exit status 1. ``--quick`` leaves the
+whole suite out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from planted import BUGS, Planted
+
+ROOT = Path(__file__).parent.parent.parent
+LEAVE = shutil.ignore_patterns(".git", ".venv", ".tox", "__pycache__", "*.db", "*.lq", ".mypy_cache", ".ruff_cache")
+
+
+def survives(bug: Planted, *, quick: bool) -> bool:
+    """Plant *bug* in a copy, and return whether the tests pass all the same."""
+    with tempfile.TemporaryDirectory(prefix="lq-mutant-") as folder:
+        copy = Path(folder) / "project"
+        shutil.copytree(ROOT, copy, ignore=LEAVE)
+        file = copy / bug.file
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text.replace(bug.old, bug.new), encoding="utf-8")
+        return all(passes(copy, tests) for tests in (bug.suspects, *(() if quick else (("tests",),))))
+
+
+def passes(copy: Path, tests: tuple[str, ...]) -> bool:
+    """Run tests in *copy*, until one fails."""
+    path = os.pathsep.join([str(copy), str(copy / "cli"), os.environ.get("PYTHONPATH", "")])
+    plain = ["--ignore=tests/project/test_mutations.py", "-p", "no:cacheprovider"]  # that one would know every bug
+    command = [sys.executable, "-m", "pytest", "-n", "2", "-q", "-x", *plain, *tests]
+    done = subprocess.run(
+        command, cwd=copy, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.DEVNULL, check=False
+    )
+    return done.returncode == 0
+
+
+def main() -> int:
+    """Plant them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="of the bugs [all]")
+    parser.add_argument("--quick", action="store_true", help="run only the tests that should know")
+    given = parser.parse_args()
+    survivors: list[str] = []
+    for bug in BUGS:
+        if given.names and bug.name not in given.names:
+            continue
+        started = time.monotonic()
+        alive = survives(bug, quick=given.quick)
+        survivors += [bug.name] if alive else []
+        print(f"{'SURVIVED' if alive else 'caught  '}  {bug.name}  ({time.monotonic() - started:.0f} s)", flush=True)
+    print(f"{len(survivors)} survived" + (f": {', '.join(survivors)}" if survivors else ""))
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
