@@ -65,7 +65,7 @@ BUGS = (
         "no look at the file",
         "a database that is gone is noticed",
         _S + "writer.py",
-        "if self._look_at_file() != self._identity:",
+        "if _identity_of(self._location.path) != self._identity:",
         "if False:",
         SQLITE,
     ),

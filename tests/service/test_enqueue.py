@@ -333,3 +333,15 @@ async def test_what_is_not_there_is_none_or_job_not_found(service: QueueService)
         await service.task_events(4821)
     with pytest.raises(ValueError, match="names no job"):
         await service.get_task("report-1")
+
+
+@pytest.mark.fault(
+    "D7", "times to run at: long past, this microsecond, the year 9999", "at once, at once, kept as it is"
+)
+async def test_a_time_long_past_is_now_and_one_in_the_year_9999_is_kept(service: QueueService) -> None:
+    past = await service.enqueue(render, "r", scheduled_at=datetime(1970, 1, 1, tzinfo=UTC))
+    now = await service.enqueue(render, "r", scheduled_at=datetime.now(UTC))
+    last = datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+    far = await service.enqueue(render, "r", scheduled_at=last)
+    assert [past.status, now.status, far.status] == ["pending", "pending", "scheduled"]
+    assert (await far.refresh()).scheduled_at == last

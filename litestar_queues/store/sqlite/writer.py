@@ -16,6 +16,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any, TypeVar
 
 from litestar_queues.exceptions import StoreCorrupt, StoreError
@@ -84,6 +85,8 @@ class Writer:
         self._opened = threading.Event()
         self._failure: BaseException | None = None
         self._commits = 0
+        self._log = f"{location.path}-wal"
+        self._log_identity: tuple[int, int] | None = None
         # A daemon: a program that forgets to close its store must still be able to end.
         self._thread = threading.Thread(target=self._run, name="litestar-queues-writer", daemon=True)
         self._thread.start()
@@ -162,7 +165,7 @@ class Writer:
         self._ringer = Ringer(self._location.folder / "bells")
         self._turnstile.enter()
         try:
-            self._identity = self._look_at_file()
+            self._identity = _identity_of(self._location.path)
             self._connection = connect(self._location)
             try:
                 self._set_durability()
@@ -241,12 +244,10 @@ class Writer:
         _resolve(group)
 
     def _begin(self) -> None:
-        if self._look_at_file() != self._identity:
-            msg = (
-                f"the database file {self._location.path} was replaced or deleted while it was in use; "
-                "nothing more is accepted: restart this program"
-            )
-            raise StoreCorrupt(msg)
+        if _identity_of(self._location.path) != self._identity:
+            raise _gone(self._location.path)
+        if self._log_identity is not None and _identity_of(self._log) != self._log_identity:
+            raise _gone(self._log)
         if self._durability != self._durability_set:
             self._set_durability()
         # Take the write lock at once. A deferred transaction that reads first and writes later fails
@@ -269,6 +270,8 @@ class Writer:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise OutcomeUnknown from error
+        if self._log_identity is None:  # it is there from the first commit to the last close
+            self._log_identity = _identity_of(self._log)
 
     def _rollback(self) -> None:
         try:
@@ -281,18 +284,10 @@ class Writer:
         self._durability_set = self._durability
         set_durability(self._connection, self._durability_set)
 
-    def _look_at_file(self) -> tuple[int, int] | None:
-        """Return which file is there (4 µs): an insert into a deleted one succeeds silently."""
-        try:
-            status = os.stat(self._location.path)
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
-
     def _checkpoint(self) -> None:
         """Copy the WAL into the database when it has grown; the turn is held, so no writer meets it."""
         try:
-            size = os.stat(f"{self._location.path}-wal").st_size
+            size = os.stat(self._log).st_size
         except OSError:
             return
         if size <= CHECKPOINT_AT:
@@ -317,6 +312,22 @@ class Writer:
     def _let_go_of_folder(self) -> None:
         self._turnstile.close()
         self._ringer.close()
+
+
+def _identity_of(path: Path | str) -> tuple[int, int] | None:
+    """Return which file is there (4 µs): a commit into a deleted one succeeds silently."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _gone(path: Path | str) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"the database file {path} was replaced or deleted while it was in use; "
+        "nothing more is accepted: restart this program"
+    )
 
 
 class _OneFailed(Exception):

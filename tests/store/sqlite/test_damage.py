@@ -60,6 +60,21 @@ async def test_a_file_that_goes_away_under_us_is_noticed_at_the_next_write(tmp_p
                 await store.add([new_job()])
 
 
+@pytest.mark.fault("C6", "the write-ahead log is deleted or replaced under us", "noticed at the next write")
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+async def test_a_log_that_goes_away_under_us_is_noticed_at_the_next_write(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "q.db"
+    log = tmp_path / "q.db-wal"
+    async with await open_store(url_of(path)) as store:
+        await store.add([new_job()])
+        log.unlink()
+        if how == "replaced":
+            log.write_bytes(b"")
+        for _ in range(2):
+            with pytest.raises(StoreCorrupt, match=r"q\.db-wal was replaced or deleted"):
+                await store.add([new_job()])
+
+
 @pytest.mark.fault("C11", "another program holds the write lock", "an error after the deadline, once for all who wait")
 async def test_a_lock_that_is_not_let_go_is_an_error_for_all_who_wait_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -161,3 +161,24 @@ async def test_the_jobs_of_a_file_of_version_1_can_be_claimed_and_settled(
         [[job]] = claims.jobs
         assert (job.max_rss, job.allow_background, job.suspect) == (None, False, False)
         assert await store.settle([settle(job, Succeeded("1"), now=3)]) == [Verdict.SETTLED]
+
+
+@pytest.mark.fault("C16", "eight processes migrate a file of version 1 at once", "all succeed, each step is taken once")
+def test_eight_processes_that_migrate_one_old_file_all_succeed(tmp_path: Path) -> None:
+    path = tmp_path / "q.db"
+    connection = connect(path)
+    connection.execute("PRAGMA journal_mode = WAL").fetchall()
+    migrate(connection, "q.db", STEPS[:1])
+    connection.close()
+    processes = [start("say('ready')\n" + OPEN, url_of(path)) for _ in range(8)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:  # all at once
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert sorted(int(said) for said in finish(processes)) == list(range(1, 9))
+    connection = connect(path)
+    assert version_of(connection) == NEWEST
+    connection.close()
