@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pty
 import resource
@@ -10,12 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from litestar_queues import QueueService, TaskRequest
+from litestar_queues.master import strays
 from support import hard, logbook, zoo
 from support.apps import write_app
 from support.masters import TESTS, RunningMaster
@@ -130,9 +133,6 @@ async def test_ctrl_c_on_a_terminal_reaches_the_master_and_not_the_workers(
 
 def _take_terminal() -> None:
     os.setsid()
-    import fcntl
-    import termios
-
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
@@ -146,7 +146,9 @@ async def test_the_jobs_of_a_master_that_is_stopped_are_left_to_it(
     stopped = start_master("--concurrency", "1").until_serving()
     held = await service.enqueue(zoo.until_told, "held", str(flag))
     wait_until(lambda: logbook.started(logbook_file, "held"), "it has started")
-    stopped.signal(signal.SIGSTOP)
+    wait_until(
+        lambda: stop_between_transactions(stopped, Path(service.store.folder)), "it is stopped outside a transaction"
+    )
     start_master("--concurrency", "1").until_serving()
     others = await service.enqueue_many([TaskRequest(zoo.recorded, (f"other-{n}", 0.05)) for n in range(50)])
     for other in others:  # more than two seconds, in which the other master looks for the dead
@@ -157,6 +159,19 @@ async def test_the_jobs_of_a_master_that_is_stopped_are_left_to_it(
     record = await held.wait(30)
     assert (record.status, record.attempt) == ("completed", 1)
     assert len(logbook.started(logbook_file, "held")) == 1
+
+
+def stop_between_transactions(master: RunningMaster, folder: Path) -> bool:
+    """Stop a master; if it holds the write lock, which nobody can take from it, let it go on and say so."""
+    master.signal(signal.SIGSTOP)
+    wait_until(lambda: strays.state_of(master.pid) == "T", "it is stopped")
+    with (folder / "write").open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            master.signal(signal.SIGCONT)
+            return False
+    return True
 
 
 BREAK = """
