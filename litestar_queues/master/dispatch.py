@@ -72,10 +72,9 @@ class Dispatch:
         self._place_alone(lane)
 
     def close(self, lane: Lane) -> None:
-        """Let go of the lane of a worker that is gone; what waited there goes elsewhere."""
+        """Let go of the lane of a worker that is gone, and from which everything has been taken."""
         self._timekeeper.forget(lane)
         lane.is_open = False
-        self.take_back(lane, False)
         del self._pool_of[lane]
 
     def ended(self, lane: Lane, number: int) -> Assignment | None:

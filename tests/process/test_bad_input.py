@@ -172,3 +172,19 @@ async def test_wrong_arguments_never_reach_the_store(service: QueueService) -> N
     with pytest.raises(TypeError, match="Expected `int`, got `str`"):
         await service.enqueue(zoo.good, "one")  # type: ignore[call-overload]
     assert (await service.get_statistics()).total == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.fault("C8", "a byte of a stored payload is changed", "the job is failed, and its function is not called")
+async def test_a_job_whose_stored_arguments_are_damaged_is_failed_and_not_run(
+    service: QueueService, start_master: StartMaster, logbook_file: Path, url: str
+) -> None:
+    result = await service.enqueue(zoo.recorded, "damaged")
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        connection.execute("UPDATE lq_job SET payload = replace(payload, 'damaged', 'Damaged')")
+    connection.close()
+    start_master("--concurrency", "1").until_serving()
+    record = await result.wait(30)
+    assert (record.status, record.failure and record.failure.type) == ("failed", "PayloadError")
+    assert "checksum does not match" in (record.error or "")
+    assert not logbook_file.exists()

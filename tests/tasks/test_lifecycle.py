@@ -32,7 +32,7 @@ OUTCOMES = st.sampled_from(
     [
         lc.Succeeded("1"), lc.Raised(ERROR), lc.Raised(ERROR, retryable=False), lc.Raised(ERROR, delay=7),
         lc.TimedOut(ERROR, "stack"), lc.Crashed("exit"), lc.Lost(), lc.Returned("why"), lc.Cancelled(), lc.Snoozed(9),
-        lc.Unknown(ERROR),
+        lc.Unknown(ERROR), lc.Suspected("was killed by SIGSEGV"), lc.OverMemory(ERROR),
     ]
 )  # fmt: skip
 JOBS = st.builds(
@@ -138,3 +138,22 @@ def test_a_backoff_that_would_overflow_or_go_backwards_is_refused(figures: dict[
 @pytest.mark.parametrize("stored", ["", "no json", '{"multiplier":1e300}', "[]"])
 def test_a_damaged_backoff_is_the_default_and_ends_nothing(stored: str) -> None:
     assert lc.backoff_of(claimed(backoff=stored)) == lc.DEFAULT_BACKOFF
+
+
+def test_a_suspect_pays_nothing_and_is_one_until_it_has_run_alone() -> None:
+    change = lc.settle(claimed(), lc.Suspected("was killed by SIGSEGV"), RECEIPT, now=NOW)
+    assert (change.status, change.failures, change.crashes, change.losses) == (Status.PENDING, 0, 0, 0)
+    assert change.suspect
+    assert change.attempt is not None
+    assert change.attempt.error is not None
+    unstarted = lc.settle(claimed(suspect=True), lc.Returned("no room"), None, now=NOW)
+    assert unstarted.suspect
+    for outcome in (lc.Crashed("exit"), lc.Raised(ERROR), lc.Returned("drained")):
+        assert not lc.settle(claimed(suspect=True), outcome, RECEIPT, now=NOW).suspect
+
+
+def test_a_run_above_its_memory_limit_costs_what_a_timeout_costs() -> None:
+    first = lc.settle(claimed(max_retries=1), lc.OverMemory(ERROR), RECEIPT, now=NOW)
+    assert (first.status, first.failures) == (Status.SCHEDULED, 1)
+    last = lc.settle(claimed(max_retries=1, failures=1), lc.OverMemory(ERROR), RECEIPT, now=NOW)
+    assert (last.status, last.error) == (Status.FAILED, ERROR)
