@@ -373,3 +373,18 @@ async def test_a_slow_import_is_not_the_jobs_time(
     start_master(*write_app(tmp_path, url, before="import time\ntime.sleep(1)\n"), serve=None, url=None)
     record = await result.wait(30)
     assert (record.status, record.attempt) == ("completed", 1)
+
+
+@pytest.mark.fault("A15", "a process says 2,000 lines and dies in the same moment", "all of them are kept, in order")
+async def test_everything_that_was_said_before_a_death_is_kept_in_order(
+    service: QueueService, start_master: StartMaster
+) -> None:
+    start_master("--import", "support.hard", "--concurrency", "1", "--log-level", "none").until_serving()
+    result = await service.enqueue(hard.shout_and_die, 2_000)
+    record = await result.wait(60)
+    assert (record.status, record.crashes) == ("failed", 3)
+    for attempt in (1, 2, 3):
+        said = [
+            event.message for event in await result.events() if event.type == "task.log" and event.attempt == attempt
+        ]
+        assert said == [f"word {number}" for number in range(2_000)]

@@ -365,3 +365,11 @@ def wait_for_word(flag: str) -> None:
     Path(flag).touch()
     while not os.path.exists(f"{flag}.said"):
         time.sleep(0.005)
+
+
+@task
+def shout_and_die(lines: int, _task_context: TaskExecutionContext = INJECTED) -> None:
+    """Say more than the master reads in one turn, and die in the same moment."""
+    for number in range(lines):
+        _task_context.log_sync(f"word {number}")
+    os.kill(os.getpid(), signal.SIGKILL)
