@@ -251,7 +251,7 @@ BUGS = (
         _W + "zygote.py",
         "            self._end_all()\n            return None",
         "            os._exit(0)",
-        (*KILLS, *ZYGOTE),
+        (*STRAYS, *KILLS, *ZYGOTE),
     ),
     Planted(
         "one look for timeouts",

@@ -92,6 +92,21 @@ async def test_what_is_allowed_to_live_on_survives_later_kills_and_the_master(
         os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.fault(
+    "B2", "kill -9 of the master while a job has started processes of its own", "they are gone without another master"
+)
+async def test_what_jobs_have_started_ends_with_the_master(
+    service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path, way: str
+) -> None:
+    master = start_master("--import", "support.hard", "--concurrency", "1").until_serving()
+    await service.enqueue(hard.start_and_wait, way, str(tmp_path / "never"))
+    [stray] = wait_until(lambda: strays_in(logbook_file).values(), "the job has started its process")
+    master.signal(signal.SIGKILL)
+    master.wait()
+    wait_until(lambda: not is_alive(stray), "it is gone")
+
+
 def held_by(pid: int) -> list[str]:
     """Return the kinds of descriptors that a process holds."""
     kinds: list[str] = []
