@@ -65,7 +65,6 @@ async def drain(count: int) -> None:
 
 async def killed_master(count: int) -> None:
     """kill -9 of the master in the middle of a drain: what is lost, and what runs again."""
-    count = min(count, 40_000)
     with tempfile.TemporaryDirectory(prefix="lq-bench-", dir=os.environ.get("LQ_BENCH_DIR")) as folder:
         url, path = f"sqlite:///{folder}/drain.db", Path(folder)
         os.environ[logbook.VARIABLE] = str(path / "logbook")
