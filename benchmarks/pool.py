@@ -119,19 +119,26 @@ async def behind_a_hang(count: int) -> None:
     waits: list[float] = []
     with bench("--concurrency", "2") as (url, _master, path):
         async with QueueService(QueueConfig(queue_backend=url)) as service:
-            for round in range(5):
-                await service.enqueue_many([TaskRequest(zoo.sometimes_hangs, (str(path / "no"), 0))] * 200)
-                while (await service.get_statistics()).total - (await service.get_statistics()).completed > round:
-                    await asyncio.sleep(0.01)
-                hang = path / f"hang-{round}"
+            for turn in range(5):
+                short = [TaskRequest(zoo.sometimes_hangs, (str(path / "no"), number)) for number in range(200)]
+                for result in await service.enqueue_many(short):
+                    await result.wait(30)
+                # The other worker is kept busy until all 32 wait at one.
+                flag, hang = path / f"go-{turn}", path / f"hang-{turn}"
+                held = await service.enqueue(zoo.until_told, f"held-{turn}", str(flag))
+                wait_until(lambda turn=turn: starts(path, f"held-{turn}"), "the other worker is busy")
                 hang.touch()
                 at = time.monotonic()
                 results = await service.enqueue_many(
                     [TaskRequest(zoo.sometimes_hangs, (str(hang), number)) for number in range(32)]
                 )
+                while (await service.get_statistics()).running < 33:
+                    assert time.monotonic() < at + 5
+                flag.touch()
                 for result in results[1:]:
                     assert (await result.wait(30)).status == "completed"
                 waits.append(time.monotonic() - at)
+                assert (await held.wait(30)).status == "completed"
                 await results[0].cancel()
                 await results[0].wait(30)
     print(f"31 jobs that waited behind one that hangs in C: all done after {milliseconds(waits)}")

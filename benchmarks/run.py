@@ -118,25 +118,6 @@ async def kills(seconds: float) -> None:
     print(f"end of a killed run past its timeout + grace: {milliseconds(over)}")
 
 
-async def replacement(seconds: float) -> None:
-    """From kill -9 of a worker until its job has started again."""
-    waits: list[float] = []
-    with bench("--concurrency", "1") as (url, _, path):
-        async with QueueService(QueueConfig(queue_backend=url)) as service:
-            for index in range(10):
-                name = f"job-{index}"
-                flag = path / f"go-{index}"
-                result = await service.enqueue(zoo.until_told, name, str(flag))
-                [line] = wait_until(lambda name=name: starts(path, name), "it has started")
-                at = time.monotonic_ns()
-                os.kill(int(line[1]), signal.SIGKILL)
-                lines = wait_until(lambda name=name: starts(path, name)[1:], "it has started again")
-                waits.append((int(lines[0][0]) - at) / 1e9)
-                flag.touch()
-                await result.wait(30)
-    print(f"kill -9 of a worker, until its job runs again: {milliseconds(waits)}")
-
-
 async def orphans(seconds: float) -> None:
     """From kill -9 of the master until its workers are gone, and until the next one has started its jobs."""
     gone: list[float] = []
@@ -175,7 +156,7 @@ async def start(seconds: float) -> None:
 
 
 MEASURES: dict[str, Callable[[float], object]] = {
-    each.__name__: each for each in (pickup, enqueue, writers, kills, replacement, orphans, idle, start)
+    each.__name__: each for each in (pickup, enqueue, writers, kills, orphans, idle, start)
 }
 
 

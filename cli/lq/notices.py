@@ -72,6 +72,9 @@ class Printer:
             case n.PoolProblem():
                 state = "is broken" if notice.broken else "cannot start a worker"
                 self._line("✗", "pool", f"{notice.pool} {state}: {notice.reason}; next try in {notice.next_try:g} s")
+            case n.ZygoteEnded():
+                again = f"in {notice.next_try:g} s" if notice.next_try else "at once"
+                self._line("✗", "zygote", f"(pid {notice.pid}) {notice.exit}, its workers with it; next try {again}")
             case n.Reloaded():
                 names = len(notice.catalogue.tasks)
                 self._line("✓", "reload", f"new code, {names} tasks; each worker is replaced when its job has ended")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
 
@@ -58,8 +59,8 @@ class TaskExecutionContext:
     """
 
     __slots__ = (
-        "_clock", "_is_cancelled", "_sink", "_successor_bytes", "_successors", "attempt", "fence", "max_retries",
-        "number", "queue", "retry_count", "task_id", "task_name", "worker_id",
+        "_clock", "_is_cancelled", "_sink", "_successor_bytes", "_successors", "_successors_lock", "attempt", "fence",
+        "max_retries", "number", "queue", "retry_count", "task_id", "task_name", "worker_id",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +92,8 @@ class TaskExecutionContext:
         self._is_cancelled = False
         self._successors: list[NewJob] | None = []
         self._successor_bytes = 0
+        self._successors_lock = Lock()
+        """A thread that the task has left may add one while the end of the run is reported."""
 
     def __repr__(self) -> str:
         return f"<TaskExecutionContext #{self.number} {self.task_name} attempt {self.attempt}>"
@@ -163,29 +166,33 @@ class TaskExecutionContext:
         be told), ``PayloadError`` for more than 1,000 jobs or 32 MiB of them, and ``QueueError``
         once this run has ended.
         """
-        successors = self._successors
-        if successors is None:
-            msg = f"the run of #{self.number} has ended; enqueue_on_success must be called while it runs"
-            raise QueueError(msg)
         job = find_enqueuer().prepare_known(task, args, options_and_kwargs)
         if job.on_duplicate == "raise":
             msg = 'enqueue_on_success cannot raise for a duplicate later; use on_duplicate="reuse" or "replace"'
             raise ValueError(msg)
+        with self._successors_lock:
+            self._add_successor(job)
+        return job.id
+
+    def take_successors(self) -> tuple[NewJob, ...]:
+        """Return what is to be added with the completion, and take no more; for whoever reports that."""
+        with self._successors_lock:
+            taken, self._successors = self._successors, None
+        return tuple(taken or ())
+
+    def _add_successor(self, job: NewJob) -> None:
+        if self._successors is None:
+            msg = f"the run of #{self.number} has ended; enqueue_on_success must be called while it runs"
+            raise QueueError(msg)
         size = self._successor_bytes + len(msgspec.msgpack.encode(job))
-        if len(successors) >= MAX_SUCCESSORS or size > MAX_SUCCESSOR_BYTES:
+        if len(self._successors) >= MAX_SUCCESSORS or size > MAX_SUCCESSOR_BYTES:
             msg = (
                 f"one run may add {MAX_SUCCESSORS} jobs of {MAX_SUCCESSOR_BYTES} bytes together; "
                 "enqueue the rest, or let one of them enqueue more"
             )
             raise PayloadError(msg)
-        successors.append(job)
+        self._successors.append(job)
         self._successor_bytes = size
-        return job.id
-
-    def take_successors(self) -> tuple[NewJob, ...]:
-        """Return what is to be added with the completion, and take no more; for whoever reports that."""
-        taken, self._successors = self._successors, None
-        return tuple(taken or ())
 
     def say(self, report: Progress | Log | Event) -> None:
         """Send a report about this run; for those who make one of what the task prints or logs."""

@@ -15,20 +15,14 @@ from litestar_queues.cell import Reason
 from litestar_queues.clock import Clock
 from litestar_queues.exceptions import UnknownTaskError
 from litestar_queues.lifecycle import Cancelled, Outcome, Returned, Unknown
-from litestar_queues.master import ladder, strays
+from litestar_queues.master import ladder
 from litestar_queues.master.assignments import Assignment, ends_by_death
+from litestar_queues.master.burials import Burials
 from litestar_queues.master.dispatch import Dispatch
 from litestar_queues.master.exit_status import OutOfMemory
 from litestar_queues.master.lanes import Lane
 from litestar_queues.master.liveness import NodeFiles
-from litestar_queues.master.notices import (
-    PoolProblem,
-    StraysKilled,
-    Subscriber,
-    WorkerEnded,
-    WorkerSpoke,
-    WorkerStarted,
-)
+from litestar_queues.master.notices import PoolProblem, Subscriber, WorkerEnded, WorkerSpoke, WorkerStarted
 from litestar_queues.master.nursery import Nursery, growing_delay
 from litestar_queues.master.pool import Place, Pool
 from litestar_queues.master.process import WorkerProcess
@@ -40,8 +34,6 @@ from litestar_queues.models import ClaimedJob, ErrorReport, Receipt
 from litestar_queues.nodes import Catalogue, WorkerState
 from litestar_queues.store.base import Want
 
-SWEEP_AGAIN = 0.5
-"""Seconds until strays are looked for again, where that was not possible."""
 RETIRE_WITHIN = 5.0
 """Seconds that a worker gets to end by itself when it is not needed any more."""
 
@@ -57,20 +49,30 @@ class Crew:
         self._spawn = spawn
         self._loop = asyncio.get_running_loop()
         self._memory = OutOfMemory()
-        self.nursery = Nursery(launch, tell, self._reloaded)
+        self.nursery = Nursery(launch, tell, self._imported_again)
         self._pools: tuple[Pool, ...] = ()
         self._places: dict[WorkerProcess, Place] = {}
         self._is_closed = False
         self._is_paused = False
+        self._burials = Burials(tell, self._conclude)
         self._rounds: Rounds
         self._files: NodeFiles
         self._dispatch: Dispatch
         self._recorder: Recorder
         self._url = ""
 
-    def open(self, pools: tuple[Pool, ...], rounds: Rounds, files: NodeFiles, url: str, catalogue: Catalogue) -> None:
-        """Fill the pools and begin to serve."""
+    def open(
+        self,
+        pools: tuple[Pool, ...],
+        rounds: Rounds,
+        files: NodeFiles,
+        url: str,
+        catalogue: Catalogue,
+        publish: Callable[[Catalogue], None],
+    ) -> None:
+        """Fill the pools and begin to serve; *publish* what a later import finds."""
         self._pools = pools
+        self._publish = publish
         self._learn_tasks(catalogue)
         max_result_bytes = catalogue.max_result_bytes
         self._rounds = rounds
@@ -101,9 +103,18 @@ class Crew:
         return list(self._places)
 
     def running(self) -> list[Assignment]:
-        """Return the jobs at workers."""
+        """Return the jobs that are claimed and not on their way to the store."""
+        if not self._pools:
+            return []
         at_workers = [each for place in self._places.values() if place.lane for each in place.lane.assignments.values()]
-        return at_workers + self._dispatch.waiting_alone() if self._pools else []
+        return [*at_workers, *self._dispatch.waiting_alone(), *self._burials.unsettled]
+
+    def sample(self) -> None:
+        """Take note of what the runs use, and of what the kernel has killed."""
+        self._memory.sample()
+        for assignment in self.running():
+            if assignment.shown() is not None:
+                assignment.sample_memory()
 
     def problem_of(self, pool: Pool) -> str | None:
         """Return why *pool* cannot start workers, in one sentence."""
@@ -200,9 +211,12 @@ class Crew:
         pool.is_waiting = False
         self._fill(pool)
 
-    def _reloaded(self, catalogue: Catalogue) -> None:
-        """Replace the workers of old code, each when it has nothing to do."""
+    def _imported_again(self, catalogue: Catalogue) -> None:
+        """Say what the application offers now, and replace the workers of old code, each when it has nothing to do."""
+        if not self._pools:
+            return
         self._learn_tasks(catalogue)
+        self._publish(catalogue)
         for worker, place in list(self._places.items()):
             if place.lane is not None and not self.nursery.is_current(worker):
                 self._retire_soon(place.lane)
@@ -270,7 +284,7 @@ class Crew:
 
     def _died_before_ready(self, worker: WorkerProcess, pool: Pool) -> None:
         if worker.pid:
-            self._spawn(self._sweep(worker))
+            self._spawn(self._burials.sweep(worker))
         if self._is_closed or worker.is_orphan or worker.killed_by_us:  # not the pool's failure
             self._fill(pool)
         else:
@@ -281,41 +295,20 @@ class Crew:
 
         The cells are read now: the worker that takes this place writes them anew.
         """
-        self._dispatch.take_back(lane)
-        left = [each for each in lane.assignments.values() if not each.has_ended]
+        left = list(lane.assignments.values())
         shown = {each: cell for each in left if (cell := each.shown()) is not None}
-        running = list(shown)
         ends = ends_by_death(shown, now=self._clock.now())
+        for each, _, receipt in ends:
+            pool.pace.learn(each.job.task, receipt.ended_at - receipt.started_at)
         lane.is_open = False
+        # Also what waits in its queue: nobody else has the other end of that.
         unbegun = [each for each in left if each not in shown]
         for each in unbegun:
             lane.remove(each.job.number)
         self._dispatch.replace(lane, unbegun)
         self._dispatch.close(lane)
-        self._spawn(self._conclude_dead(lane, pool, ends))
-        return running
-
-    async def _conclude_dead(self, lane: Lane, pool: Pool, ends: list[tuple[Assignment, Outcome, Receipt]]) -> None:
-        """Settle the runs of a dead worker, once nothing of it is left."""
-        for assignment, _, _ in ends:
-            assignment.mark_ended()
-        if not lane.worker.is_released:
-            await self._sweep(lane.worker)
-        for assignment, outcome, receipt in ends:
-            pool.pace.learn(assignment.job.task, receipt.ended_at - receipt.started_at)
-            self._conclude(assignment, outcome, receipt)
-
-    async def _sweep(self, worker: WorkerProcess) -> None:
-        """End what a dead worker's jobs left behind; its jobs are not settled before."""
-        pids: list[int] | None = None
-        while pids is None:
-            try:
-                pids = await asyncio.to_thread(strays.sweep, session=worker.pid, cookie=worker.cookie)
-            except OSError as error:  # no descriptor is left to look with
-                self._tell(WorkerSpoke(worker.name, f"what it left behind cannot be looked for: {error}"))
-                await asyncio.sleep(SWEEP_AGAIN)
-        if pids:
-            self._tell(StraysKilled(worker.name, tuple(pids)))
+        self._spawn(self._burials.settle(lane.worker, ends))
+        return list(shown)
 
     # Jobs.
 

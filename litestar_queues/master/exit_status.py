@@ -12,12 +12,15 @@ class OutOfMemory:
 
     def __init__(self) -> None:
         self._files = [Path("/proc/vmstat"), *_cgroup_files()]
-        self._before = self._count()
+        self._before = self._last = self._count()
+
+    def sample(self) -> None:
+        """Forget what it did before the last sample; for whoever keeps the time."""
+        self._before, self._last = self._last, self._count()
 
     def has_struck(self) -> bool:
-        """Say whether it has killed anything since this was asked last."""
-        before, self._before = self._before, self._count()
-        return self._before > before
+        """Say whether it has killed anything since the sample before the last one."""
+        return self._count() > self._before
 
     def _count(self) -> int:
         return sum(_kills_in(file) for file in self._files)

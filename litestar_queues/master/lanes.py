@@ -65,23 +65,22 @@ class Lane:
         if not self.is_open or self.is_silent or self.is_worn_out or self._is_alone or self.is_reserved:
             return False
         count = len(self.assignments)
-        if alone or count < self._slots:
-            return count == 0 or not alone
+        if alone:
+            return count == 0
         quick = self._slots - self._slow
-        return quick > 0 and self._work < BUDGET * quick and count < self._slots + MOST_WAITING
+        is_short = quick > 0 and self._work < BUDGET * quick and count < self._slots + MOST_WAITING
+        return count < self._slots or is_short
 
     def room(self, mean: float | None) -> int:
         """Return how many jobs may come if they take *mean* microseconds each."""
         if not self.has_room():
             return 0
         count = len(self.assignments)
-        free = max(self._slots - count, 0)
-        quick = self._slots - self._slow - free
-        waiting = 0
-        if mean is not None and mean < BUDGET and quick + free > 0:
-            more = int((BUDGET * (quick + free) - self._work) / max(mean, 1.0))
-            waiting = max(min(more, self._slots + MOST_WAITING - count) - free, 0)
-        room = free + waiting
+        room = max(self._slots - count, 0)
+        quick = self._slots - self._slow
+        if mean is not None and mean < BUDGET and quick > 0:
+            short = int((BUDGET * quick - self._work) / max(mean, 1.0))
+            room = max(room, min(short, self._slots + MOST_WAITING - count))
         return room if self._left is None else min(room, self._left)
 
     def add(self, assignment: Assignment, *, alone: bool = False) -> None:

@@ -85,6 +85,15 @@ class PoolProblem(Struct, frozen=True):
     """Why the pool counts as broken, once it does."""
 
 
+class ZygoteEnded(Struct, frozen=True):
+    """The process that forks the workers has died, and they with it."""
+
+    pid: int
+    exit: str
+    next_try: float
+    """Seconds until the next is started."""
+
+
 class Reloaded(Struct, frozen=True):
     """Workers started from now on have the new code."""
 
@@ -160,6 +169,7 @@ Notice = (
     | WorkerSpoke
     | BootProblem
     | PoolProblem
+    | ZygoteEnded
     | Reloaded
     | ThreadsLost
     | JobStopping

@@ -1,8 +1,8 @@
 """Keep a zygote that can fork workers, and have it fork them.
 
-A zygote that dies takes its workers with it, by the kernel's hand; the next is started at once,
-or, when it cannot import the application, after a growing delay. Reload is a second zygote beside
-the first: it takes over when it has imported the new code, and not before.
+A zygote that dies takes its workers with it, by the kernel's hand; the next is started at once, or,
+when it cannot import the application or dies young again and again, after a growing delay. Reload is
+a second zygote beside the first: it takes over when it has imported the new code, and not before.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from litestar_queues import wire
 from litestar_queues.master.liveness import NodeFiles
-from litestar_queues.master.notices import BootProblem, Reloaded, Subscriber, ThreadsLost, WorkerSpoke
+from litestar_queues.master.notices import BootProblem, Reloaded, Subscriber, ThreadsLost, WorkerSpoke, ZygoteEnded
 from litestar_queues.master.process import WorkerProcess
 from litestar_queues.master.zygote import Launch, ZygoteProcess
 from litestar_queues.models import ErrorReport
@@ -24,6 +24,8 @@ BROKEN_AFTER = 5
 """Failures in a row after which one is sure that it is not chance."""
 ANSWER_WITHIN = 5.0
 """Seconds in which a zygote must have forked; one that has not hangs, and is killed."""
+STEADY_AFTER = 10.0
+"""Seconds that a zygote must have served for its death not to count as one in a row."""
 REAP_WITHIN = 1.0
 """Seconds in which it must have said how a worker ended that the kernel shows as dead."""
 
@@ -31,14 +33,18 @@ REAP_WITHIN = 1.0
 class Nursery:
     """Owns the zygotes. Whoever orders a worker is told by that worker's own callbacks."""
 
-    def __init__(self, launch: Launch, tell: Subscriber, reloaded: Callable[[Catalogue], None]) -> None:
+    def __init__(self, launch: Launch, tell: Subscriber, imported_again: Callable[[Catalogue], None]) -> None:
         self.launch = launch
         self.problem: str | None = None
         """Why no worker can be forked, in one sentence; None while one can, or while nothing has failed."""
         self.failures = 0
         self.first_import: asyncio.Future[Catalogue] = asyncio.get_running_loop().create_future()
+        self._steady_at = 0.0
+        """When the current zygote will have served long enough."""
         self._tell = tell
-        self._reloaded = reloaded
+        self._imported_again = imported_again
+        """Told what each import but the first has found: the code may be another."""
+        self._loop = asyncio.get_running_loop()
         self._serial = 0
         self._current: ZygoteProcess | None = None
         self._next: ZygoteProcess | None = None
@@ -65,9 +71,13 @@ class Nursery:
         self._try()
 
     def reload(self) -> None:
-        """Import the application anew; when that succeeds, workers ordered from then on have the new code."""
-        if self._next is None and self._current is not None and not self._is_closed:
-            self._try()
+        """Import the application anew; when that succeeds, workers ordered from then on have the new code.
+
+        A try that waits for its time is made now.
+        """
+        if self._retry is not None:
+            self._retry.cancel()
+        self._try()
 
     def new_serial(self) -> int:
         """Return a number for a worker that nobody had before."""
@@ -92,7 +102,7 @@ class Nursery:
 
     def unreaped(self, worker: WorkerProcess) -> None:
         """Give the zygote of a dead worker time to say how it ended."""
-        asyncio.get_running_loop().call_later(REAP_WITHIN, self._expect_death, worker)
+        self._loop.call_later(REAP_WITHIN, self._expect_death, worker)
 
     def close(self) -> None:
         """Start no more, and let the zygotes end."""
@@ -117,16 +127,18 @@ class Nursery:
             zygote.kill()
             return
         before, self._current, self._next = self._current, zygote, None
-        self.failures, self.problem = 0, None
+        self.problem = None
+        self._steady_at = self._loop.time() + STEADY_AFTER
         if threads:
             self._tell(ThreadsLost(threads))
+        self._send_orders()
         if not self.first_import.done():
             self.first_import.set_result(catalogue)
-        self._send_orders()
+            return
         if before is not None:
             self._tell(Reloaded(catalogue))
-            self._reloaded(catalogue)
-            self._close_old()
+        self._imported_again(catalogue)
+        self._close_old()
 
     def import_failed(self, zygote: ZygoteProcess, error: ErrorReport) -> None:
         """Keep why; the death follows."""
@@ -153,18 +165,20 @@ class Nursery:
     def zygote_died(self, zygote: ZygoteProcess) -> None:
         """Have its workers buried, and start the next."""
         self._zygotes.discard(zygote)
-        was_importing = zygote is self._next
+        was_importing, was_current = zygote is self._next, zygote is self._current
         if was_importing:
             self._next = None
-        if zygote is self._current:
+        if was_current:
             self._current = None
         for worker in list(self._workers.values()):
             if worker.zygote is zygote:
                 worker.orphaned()
-        if was_importing and not self._is_closed:
+        if self._is_closed:
+            return
+        if was_importing:
             self._failed(zygote)
-        elif self._current is None:
-            self._try()
+        elif was_current:
+            self._replace(zygote)
 
     # Plumbing.
 
@@ -179,6 +193,17 @@ class Nursery:
         else:
             self._zygotes.add(self._next)
 
+    def _replace(self, dead: ZygoteProcess) -> None:
+        """Start the next after one that could fork: at once, but later and later where each dies young."""
+        self.failures = 0 if self._loop.time() >= self._steady_at else self.failures + 1
+        delay = growing_delay(self.failures - 1) if self.failures > 1 else 0.0
+        self._tell(ZygoteEnded(dead.pid, dead.exit, delay))
+        if delay:
+            self.problem = f"the zygote {dead.exit}, the {self.failures}th in a row"
+            self._try_later(delay)
+        else:
+            self._try()
+
     def _failed(self, zygote: ZygoteProcess) -> None:
         error = self._errors.pop(zygote, None)
         reason = f"the application cannot be imported: {error}" if error else f"the zygote {zygote.exit} at the import"
@@ -192,29 +217,41 @@ class Nursery:
         self.problem = reason
         delay = growing_delay(self.failures)
         self._tell(BootProblem(reason, error, self.failures, delay))
-        self._retry = asyncio.get_running_loop().call_later(delay, self._try)
+        self._try_later(delay)
+
+    def _try_later(self, delay: float) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = self._loop.call_later(delay, self._try)
 
     def _send_orders(self) -> None:
         zygote = self._current
         if zygote is None:
             return
-        loop = asyncio.get_running_loop()
         for serial, (fork, files) in self._orders.items():
             worker = self._workers[serial]
             zygote.order(fork, worker.descriptors(files.cells.descriptor, files.lock))
             worker.ordered_from(zygote)
-            loop.call_later(ANSWER_WITHIN, self._expect_birth, worker)
+            self._loop.call_later(ANSWER_WITHIN, self._expect_birth, worker)
         self._orders.clear()
 
     def _expect_birth(self, worker: WorkerProcess) -> None:
-        if worker.state == "ordered" and worker.zygote is not None:
-            self._tell(WorkerSpoke("zygote", f"has not forked within {ANSWER_WITHIN:g} s; it is killed"))
-            worker.zygote.kill()
+        if worker.state == "ordered":
+            self._blame(worker, lambda: worker.state == "ordered", f"has not forked within {ANSWER_WITHIN:g} s")
 
     def _expect_death(self, worker: WorkerProcess) -> None:
-        if not worker.is_dead and worker.zygote is not None:
-            self._tell(WorkerSpoke("zygote", f"has not reaped {worker.name} within {REAP_WITHIN:g} s; it is killed"))
-            worker.zygote.kill()
+        if not worker.is_dead:
+            self._blame(worker, lambda: not worker.is_dead, f"has not reaped {worker.name} within {REAP_WITHIN:g} s")
+
+    def _blame(self, worker: WorkerProcess, is_still_so: Callable[[], bool], what: str) -> None:
+        """Kill the zygote of *worker*, unless it was the master that has not listened meanwhile."""
+        zygote = worker.zygote
+        if zygote is None:
+            return
+        zygote.listen()
+        if is_still_so():
+            self._tell(WorkerSpoke("zygote", f"{what}; it is killed"))
+            zygote.kill()
 
     def _close_old(self) -> None:
         """Close the zygotes of old code that have no workers any more."""

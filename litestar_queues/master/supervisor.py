@@ -138,7 +138,7 @@ class Master:
         await store.beat(self.snapshot())
         await store.publish(self._node, self._catalogue, now=self._clock.now())
         await watch.adopt()
-        crew.open(self._pools, self._rounds, files, store.url, self._catalogue)
+        crew.open(self._pools, self._rounds, files, store.url, self._catalogue, watch.publish_soon)
         self._tell(Started(self._node, store.url, self._catalogue, planned))
         exchanging = self._start(self._rounds.run(watch.nudge))
         watching = self._start(watch.run())
@@ -216,6 +216,10 @@ class Master:
     def settle_adopted(self, job: ClaimedJob, outcome: Outcome, receipt: Receipt | None) -> None:
         """Settle a job taken over from a dead master."""
         self._rounds.end(job, outcome, receipt)
+
+    def sample(self) -> None:
+        """Take note of what the runs use, and of what the kernel has killed."""
+        self._crew.sample()
 
     def reap(self) -> None:
         """Reap what became this process's child when its own parent died."""

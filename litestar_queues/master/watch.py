@@ -14,7 +14,7 @@ from litestar_queues.master import liveness
 from litestar_queues.master.assignments import Assignment
 from litestar_queues.master.notices import JobsAdopted, StoreProblem, Subscriber
 from litestar_queues.models import ClaimedJob, Receipt
-from litestar_queues.nodes import Node
+from litestar_queues.nodes import Catalogue, Node
 from litestar_queues.store.base import Store
 
 TICK = 1.0
@@ -46,6 +46,10 @@ class Watched(Protocol):
         """Settle a job taken over from a dead master."""
         ...
 
+    def sample(self) -> None:
+        """Take note of what the runs use, and of what the kernel has killed."""
+        ...
+
     def reap(self) -> None:
         """Reap orphans."""
         ...
@@ -71,12 +75,17 @@ class Watch:
         self._backends = backends
         self._rung = asyncio.Event()
         self._last_row: Node | None = None
+        self._unpublished: Catalogue | None = None
         self._last_adoption = 0
         self._problem = ""
 
     def nudge(self) -> None:
         """Look for cancel requests soon."""
         self._rung.set()
+
+    def publish_soon(self, catalogue: Catalogue) -> None:
+        """Let the store know with the next tick what the application offers now."""
+        self._unpublished = catalogue
 
     async def run(self) -> None:
         """Watch for ever."""
@@ -111,9 +120,10 @@ class Watch:
             self._tell(JobsAdopted(tuple(dead), len(jobs)))
 
     async def _tick(self) -> None:
-        self._sample()
+        self._master.sample()
         self._master.reap()
         await self._beat()
+        await self._publish()
         await self._look_for_cancels()
         if self._clock.now() - self._last_adoption >= ADOPT_EVERY:
             await self.adopt()
@@ -140,6 +150,13 @@ class Watch:
             if change.cancel_requested:
                 self._master.request_stop(running[change.number], Reason.CANCEL)
 
+    async def _publish(self) -> None:
+        catalogue = self._unpublished
+        if catalogue is not None:
+            await self._store.publish(self._node, catalogue, now=self._clock.now())
+            if self._unpublished is catalogue:
+                self._unpublished = None
+
     async def _beat(self) -> None:
         row = self._master.snapshot()
         last = self._last_row
@@ -150,11 +167,6 @@ class Watch:
             if number in running:
                 self._master.request_stop(running[number], Reason.CANCEL)
         self._last_row = row
-
-    def _sample(self) -> None:
-        for assignment in self._master.running():
-            if assignment.shown() is not None:
-                assignment.sample_memory()
 
 
 def _same(row: Node, last: Node) -> bool:

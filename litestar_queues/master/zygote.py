@@ -109,6 +109,10 @@ class ZygoteProcess:
         except BlockingIOError:  # it has not read a thousand orders: it hangs
             self.kill()
 
+    def listen(self) -> None:
+        """Take what it has said by now."""
+        self._read()
+
     def close(self) -> None:
         """Let it end: it kills its workers and what belongs to them first."""
         if not self._is_hung_up:

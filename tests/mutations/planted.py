@@ -174,11 +174,11 @@ BUGS = (
         WAITING,
     ),
     Planted(
-        "nothing is taken back from the dead",
+        "what waited at the dead is forgotten",
         "what waited at a dead worker runs elsewhere",
         _M + "crew.py",
-        "        self._dispatch.take_back(lane)\n        left =",
-        "        left =",
+        "        self._dispatch.replace(lane, unbegun)\n",
+        "",
         WAITING,
     ),
     Planted(
@@ -192,8 +192,8 @@ BUGS = (
     Planted(
         "no sweep after a death",
         "a killed job's processes are gone with it",
-        _M + "crew.py",
-        "        if not lane.worker.is_released:\n            await self._sweep(lane.worker)\n",
+        _M + "burials.py",
+        "        if not worker.is_released:\n            await self.sweep(worker)\n",
         "",
         STRAYS,
     ),

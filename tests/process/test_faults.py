@@ -209,6 +209,39 @@ async def test_a_defect_in_a_task_of_the_master_ends_it_and_its_workers(
     wait_until(lambda: not _marked(mark), "nothing of it is left")
 
 
+SLOW_SWEEP = """
+import sys, time
+from litestar_queues.master import strays
+sweep = strays.sweep
+def slow(**signs):
+    time.sleep(1)
+    return sweep(**signs)
+strays.sweep = slow
+from lq.__main__ import main
+sys.argv = ["lq", "worker", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.fault(
+    "B7", "a drain that ends while a killed job's strays are still looked for", "the attempt is settled first"
+)
+async def test_a_drain_waits_until_the_jobs_it_killed_are_settled(
+    service: QueueService, tmp_path: Path, url: str, logbook_file: Path
+) -> None:
+    result = await service.enqueue(zoo.until_told.using(kill_grace=0.0), "long", str(tmp_path / "never"))
+    path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH", "")]))
+    arguments = ["--import", "support.zoo", "--concurrency", "1", "--drain-timeout", "0", "--url", url]
+    master = subprocess.Popen(
+        [sys.executable, "-c", SLOW_SWEEP, *arguments], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}
+    )
+    wait_until(lambda: logbook.started(logbook_file, "long"), "it has started")
+    master.terminate()
+    assert master.wait(60) == 8
+    record = await result.refresh()
+    assert (record.status, [attempt.outcome for attempt in record.attempts]) == ("pending", ["returned"])
+
+
 def _marked(mark: str) -> list[str]:
     found = []
     for name in os.listdir("/proc"):

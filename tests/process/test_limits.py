@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from litestar_queues import QueueService, TaskRequest
+from litestar_queues.master import exit_status
 from litestar_queues.master.exit_status import in_words
 from support import hard, zoo
 from support.apps import write_app
@@ -106,3 +107,18 @@ async def test_a_limit_is_not_charged_for_the_memory_that_an_earlier_job_has_lef
     record = await limited.wait(30)
     assert (record.status, record.attempt) == ("completed", 1)
     assert record.result["pid"] != before
+
+
+async def test_an_old_out_of_memory_kill_is_not_the_reason_of_a_new_death(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = tmp_path / "memory.events"
+    events.write_text("low 0\noom_kill 3\n")
+    monkeypatch.setattr(exit_status, "_cgroup_files", lambda: [events])
+    killer = exit_status.OutOfMemory()
+    events.write_text("low 0\noom_kill 4\n")
+    assert [killer.has_struck(), killer.has_struck()] == [True, True], "two of its victims die one after the other"
+    killer.sample()
+    assert killer.has_struck(), "a second has passed: the death may be heard of late"
+    killer.sample()
+    assert not killer.has_struck(), "two have passed"

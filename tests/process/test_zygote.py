@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from litestar_queues import QueueService, TaskRequest
+from litestar_queues.master import strays
+from litestar_queues.master.nursery import REAP_WITHIN
 from support import hard, logbook, zoo
 from support.apps import write_app
 from support.masters import RunningMaster
@@ -129,6 +132,83 @@ async def test_reload_gives_new_workers_the_new_code_and_lets_running_jobs_end(
     flag.touch()
     assert (await running.wait(30)).attempt == 1
     wait_until(lambda: len(master.zygotes()) == 1, "the old zygote ends with its last worker")
+
+
+MORE = """
+@task
+def more() -> str:
+    return "more"
+"""
+
+
+@pytest.mark.parametrize("how", ["reload", "death"])
+async def test_a_task_that_new_code_brings_is_published_and_run(
+    service: QueueService, start_master: StartMaster, tmp_path: Path, how: str
+) -> None:
+    module = tmp_path / "versioned.py"
+    module.write_text(VERSIONED.format(version=1))
+    master = start_master("--import", "versioned", "--concurrency", "1").until_serving()
+    assert await (await service.enqueue("version")).get(30) == 1
+    module.write_text(VERSIONED.format(version=22) + MORE)
+    if how == "reload":
+        master.signal(signal.SIGUSR1)
+    else:
+        os.kill(master.zygotes()[0], signal.SIGKILL)
+
+    async def is_published() -> bool:
+        return "more" in {entry.name for entry in (await service.store.catalogue()).tasks}
+
+    await eventually(is_published, "the store's catalogue has it")
+    record = await (await service.enqueue("more")).wait(30)
+    assert (record.status, record.result, record.fence) == ("completed", "more", 1)
+
+
+DIES_SOON = """
+import os, threading, time
+def die():
+    time.sleep(1.5)
+    if os.path.exists({flag!r}):
+        os._exit(9)
+threading.Thread(target=die, name="dies").start()
+"""
+
+
+async def test_a_zygote_that_dies_again_and_again_is_started_later_each_time_and_says_so(
+    service: QueueService, start_master: StartMaster, tmp_path: Path, url: str
+) -> None:
+    flag = tmp_path / "dies"
+    flag.touch()
+    master = serve(start_master, *write_app(tmp_path, url, before=DIES_SOON.format(flag=str(flag))))
+    wait_until(lambda: master.log.count("exited with status 9, its workers with it") >= 3, "it has died three times")
+    assert [f"next try {delay}" in master.log for delay in ("at once", "in 0.1 s", "in 0.2 s")] == [True] * 3
+    flag.unlink()
+    assert await (await service.enqueue(zoo.good, 1)).get(60) == 2
+
+
+async def test_a_master_that_was_stopped_itself_does_not_blame_its_zygote(
+    service: QueueService, start_master: StartMaster, logbook_file: Path
+) -> None:
+    master = start_master("--concurrency", "1").until_serving()
+    assert await (await service.enqueue(zoo.good, 1)).get(30) == 2
+    [zygote], [worker] = master.zygotes(), master.workers()
+    # The master learns of the death, is stopped before it reads how, and goes on after the zygote's time is up.
+    os.kill(zygote, signal.SIGSTOP)
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: strays.state_of(worker) == "Z", "the worker is dead")
+    wait_until(lambda: waits_for_zygote(master), "the master has seen it")
+    master.signal(signal.SIGSTOP)
+    wait_until(lambda: strays.state_of(master.pid) == "T", "the master is stopped")
+    os.kill(zygote, signal.SIGCONT)
+    until = time.monotonic() + REAP_WITHIN
+    wait_until(lambda: time.monotonic() > until, "the zygote's time is up")
+    master.signal(signal.SIGCONT)
+    assert await (await service.enqueue(zoo.good, 1)).get(30) == 2
+    assert master.zygotes() == [zygote]
+
+
+def waits_for_zygote(master: RunningMaster) -> bool:
+    """Say whether the master sleeps again after what has happened."""
+    return strays.state_of(master.pid) == "S"
 
 
 async def test_code_that_does_not_import_is_not_taken_and_the_old_goes_on(

@@ -79,7 +79,7 @@ async def test_the_bell_wakes_and_not_the_poll(
 
     async with within(5, "the bell"):
         await elsewhere.complete('"2026-01-02T03:04:05Z"')
-        await wait
+        assert (await wait).status == Status.COMPLETED
 
 
 async def test_with_every_doorbell_lost_a_wait_ends_within_the_poll(
@@ -90,7 +90,7 @@ async def test_with_every_doorbell_lost_a_wait_ends_within_the_poll(
 
     async with within(watching.LONGEST_POLL + 1, "the poll"):
         await elsewhere.complete('"2026-01-02T03:04:05Z"')
-        await wait
+        assert (await wait).status == Status.COMPLETED
 
 
 async def test_where_no_bell_can_be_hung_a_wait_still_ends(
@@ -103,7 +103,7 @@ async def test_where_no_bell_can_be_hung_a_wait_still_ends(
 
     async with within(watching.LONGEST_POLL + 1, "the poll"):
         await elsewhere.complete('"2026-01-02T03:04:05Z"')
-        await wait
+        assert (await wait).status == Status.COMPLETED
 
 
 async def test_hundreds_wait_at_once_and_each_is_woken_for_its_own_job(
@@ -323,15 +323,30 @@ async def test_one_service_serves_several_loops_at_once(
 
 @pytest.mark.fault("C13", "enqueue cancelled at the k-th await, for every k", "stored whole or not at all")
 async def test_a_cancelled_enqueue_stores_the_job_all_the_same_or_not_at_all(service: QueueService) -> None:
-    enqueue = asyncio.create_task(service.enqueue(when))
-    await asyncio.sleep(0)
-    enqueue.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await enqueue
-
-    after = await service.enqueue(when)  # the writer keeps the order: what was handed over is stored by now
-    assert (await service.get_statistics()).pending == 2
-    assert after.number == 2
+    was_stored: list[bool] = []
+    pending = await service.enqueue(when, key="first")  # the store is open
+    for steps in range(1000):
+        key = f"cancelled-{steps}"
+        enqueue = asyncio.create_task(service.enqueue(when, key=key, queue="swept"))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        was_done = enqueue.done()
+        enqueue.cancel()
+        if not was_done:
+            with pytest.raises(asyncio.CancelledError):
+                await enqueue
+        # The writer keeps the order: what was handed over is stored by now.
+        after = await service.enqueue(when, steps, key=key, queue="swept")
+        was_stored.append(after.deduplicated)
+        assert (await after.refresh()).args == ([] if after.deduplicated else [steps])
+        if was_done:
+            break
+    assert was_done, "the sweep has come to its end"
+    assert was_stored[0] is False, "cancelled before its first step"
+    assert was_stored[-1] is True, "it had returned"
+    assert was_stored == sorted(was_stored), "from the moment it is handed over, it is stored"
+    assert (await service.get_statistics()).pending == len(was_stored) + 1
+    assert await service.cancel_task(pending.id)
 
 
 async def test_the_life_of_a_job_is_told_in_order(service: QueueService, elsewhere: Elsewhere) -> None:
