@@ -8,6 +8,7 @@ thread dies of it, and reads of other loops behind it would wait for ever.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import sys
@@ -42,6 +43,12 @@ class Reader:
         connection = await self._connection()
         try:
             return await _fetch(connection, sql, parameters)
+        except asyncio.CancelledError:
+            # Not before the read has ended, which cannot be interrupted: whoever cancels may close the loop
+            # next, and the thread would have nobody to answer to, and die of it with a traceback.
+            with contextlib.suppress(ValueError):  # the store was closed meanwhile, which waits for it as well
+                await _fetch(connection, "SELECT 1")
+            raise
         except sqlite3.Error as error:
             raise explain(error, self._location) from error
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from litestar_queues.exceptions import StoreError
+from litestar_queues.models import Query
 from litestar_queues.store import Store
 from store.conftest import StoreFactory
 from store.making import claim, new_job, new_jobs, settlement
@@ -80,6 +81,22 @@ async def test_a_loop_that_is_closed_before_its_answer_comes_is_ignored(store: S
         await asyncio.to_thread(thread.join)
     await store.add([new_job()])
     assert (await store.statistics())["default"].pending == 6
+
+
+async def test_a_read_that_is_cancelled_ends_before_its_loop_does(store: Store) -> None:
+    await store.add(new_jobs(1_000))
+
+    async def leave(steps: int) -> None:
+        await store.get([1])  # this loop's connection is open
+        reading = asyncio.ensure_future(store.find(Query(limit=1_000)))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        assert not reading.done()
+        # The runner cancels it and closes the loop; a thread that could not answer would be told of here.
+
+    for steps in range(5):
+        await asyncio.to_thread(asyncio.run, leave(steps))
+    assert len(await store.find(Query(limit=1_000))) == 1_000
 
 
 async def test_a_closed_store_says_so(store_factory: StoreFactory) -> None:
