@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from litestar_queues import QueueConfig, QueueService
-from support import logbook
+from support import history, logbook
 from support.masters import RunningMaster
 
 # A shell's background job ignores SIGINT, and so would every process that the tests start and signal.
@@ -52,7 +52,7 @@ def logbook_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 async def service(url: str, anyio_backend: str) -> AsyncIterator[QueueService]:
     async with QueueService(QueueConfig(queue_backend=url)) as service:
-        yield service
+        yield history.record(service)
 
 
 @pytest.fixture

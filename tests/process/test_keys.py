@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from litestar_queues import Query, QueueConfig, QueueService
-from support import logbook, zoo
+from support import history, logbook, zoo
 from support.masters import RunningMaster
 
 pytestmark = pytest.mark.anyio
@@ -27,6 +27,7 @@ def enqueue_many_times(url: str, calls: int, out: str) -> None:
     async def run() -> list[tuple[int, str, bool]]:
         got = []
         async with QueueService(QueueConfig(queue_backend=url)) as service:
+            history.record(service)
             for _ in range(calls):
                 result = await service.enqueue(zoo.recorded.using(key="the-one"), "the-one")
                 got.append((result.number, str(result.id), result.deduplicated))

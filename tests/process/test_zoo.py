@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from litestar_queues import QueueConfig, QueuedTaskRecord, QueueEvent, QueueService
-from support import logbook, zoo
+from support import history, logbook, zoo
+from support.checker import judging
 from support.masters import RunningMaster
 from support.waiting import wait_until
 
@@ -62,7 +63,10 @@ def zoo_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zoo]:
     url = f"sqlite:///{folder / 'zoo.db'}"
     environment = {logbook.VARIABLE: str(folder / "logbook")}
     arguments = ("--import", "support.zoo", "--concurrency", str(CONCURRENCY))
-    with RunningMaster(folder, *arguments, url=url, environment=environment) as master:
+    with (
+        judging(folder, folder / "zoo.db"),
+        RunningMaster(folder, *arguments, url=url, environment=environment) as master,
+    ):
         master.until_serving()
         run = Zoo(master)
         run.workers_before = wait_until(master.workers, "there are workers")
@@ -72,6 +76,7 @@ def zoo_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zoo]:
 
 async def _run_all(run: Zoo, url: str) -> None:
     async with QueueService(QueueConfig(queue_backend=url)) as service:
+        history.record(service)
         results = {}
         good = []
         for name, (task, args) in HOSTILE.items():

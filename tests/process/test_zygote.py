@@ -41,22 +41,20 @@ async def test_a_zygote_killed_under_load_takes_no_job_with_it(
     master = start_master("--concurrency", "2").until_serving()
     names = [f"job-{number}" for number in range(600)]
     results = await service.enqueue_many([TaskRequest(zoo.recorded, (name, 0.004)) for name in names])
-    deaths: dict[str, int] = {}
-    while len(deaths) < 4 * 2 and len(logbook.read(logbook_file)) < 1_000:
+    killed: set[int] = set()
+    while len(killed) < 4 * 2 and len(logbook.read(logbook_file)) < 1_000:
         count = len(logbook.read(logbook_file))
         wait_until(lambda count=count: len(logbook.read(logbook_file)) > count + 40, "jobs run")
         workers = master.workers()
         [zygote] = wait_until(master.zygotes, "there is a zygote")
         os.kill(zygote, signal.SIGKILL)
         wait_until(lambda workers=workers: not set(workers) & set(master.workers()), "its workers are gone")
-        deaths |= dict.fromkeys(map(str, workers), logbook.time.monotonic_ns())
+        killed |= set(workers)
     records = [await result.wait(60) for result in results]
-    lines = logbook.read(logbook_file)
-    assert logbook.overlaps(lines, deaths) == []
     assert Counter(str(record.status) for record in records) == {"completed": 600}
     assert {(record.crashes, record.retry_count) for record in records} == {(0, 0)}
     outcomes = Counter(attempt.outcome for record in records for attempt in record.attempts)
-    assert 1 <= outcomes["lost"] <= len(deaths)
+    assert 1 <= outcomes["lost"] <= len(killed)
     assert master.process.poll() is None
 
 

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import msgspec
 
-from litestar_queues import INJECTED, Snooze, TaskExecutionContext, task, wire
+from litestar_queues import INJECTED, Snooze, TaskExecutionContext, wire
 from litestar_queues.events import require_current_task_context
 from support import logbook
+from support.runs import task
 
 SLEEPER = [sys.executable, "-S", "-c", "import signal; signal.pause()"]
 

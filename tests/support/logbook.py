@@ -33,22 +33,3 @@ def read(path: Path) -> list[list[str]]:
 def started(path: Path, name: str) -> list[list[str]]:
     """Return the lines that say that *name* has started."""
     return [words for words in read(path) if words[2:4] == ["start", name]]
-
-
-def overlaps(lines: list[list[str]], died: dict[str, int] | None = None) -> list[str]:
-    """Return the names that had two live runs at once: ``[time, pid, "start" | "end", name]``.
-
-    A run whose process died without an end line ended when its process did: *died* tells when, by
-    pid; one that is not in it has been judged dead by the time another starts.
-    """
-    live: dict[str, str] = {}
-    found: list[str] = []
-    for at, pid, what, name, *_ in lines:
-        if what == "start":
-            before = live.get(name)
-            if before is not None and before != pid and (died or {}).get(before, 0) > int(at):
-                found.append(f"{name}: pid {pid} started while pid {before} ran")
-            live[name] = pid
-        elif live.get(name) == pid:
-            del live[name]
-    return found

@@ -14,8 +14,9 @@ import time
 from collections import deque
 from itertools import repeat
 
-from litestar_queues import INJECTED, Snooze, TaskExecutionContext, job_cancelled, non_retryable, task
+from litestar_queues import INJECTED, Snooze, TaskExecutionContext, job_cancelled, non_retryable
 from support import logbook
+from support.runs import task
 
 log = logging.getLogger("zoo")
 QUICK = {"timeout": 0.5, "kill_grace": 0.3}
