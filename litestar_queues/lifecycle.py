@@ -30,7 +30,7 @@ import msgspec
 from msgspec import Struct
 
 from litestar_queues.clock import SECOND
-from litestar_queues.models import Attempt, ClaimedJob, ErrorReport, NewJob, Receipt, Status
+from litestar_queues.models import TERMINAL, Attempt, ClaimedJob, ErrorReport, NewJob, Receipt, Status
 
 MAX_CRASHES = 3
 """A job that kills its worker this often is failed: it would empty the pool for ever."""
@@ -167,6 +167,8 @@ class Settlement(Struct, frozen=True, kw_only=True):
     status: Status
     run_at: int
     settled_at: int
+    ended_at: int | None
+    """When the job has ended: with its last run, where there was one."""
     attempts: int
     failures: int
     crashes: int
@@ -242,6 +244,7 @@ class _Change:
             status=status,
             run_at=job.run_at if run_at is None else run_at,
             settled_at=self.now,
+            ended_at=self._end() if status in TERMINAL else None,
             attempts=job.attempts + (self.receipt is not None),
             failures=job.failures + failures,
             crashes=job.crashes + crashes,
@@ -254,6 +257,9 @@ class _Change:
             suspect=self._is_suspect(),
             attempt=self._history(error),
         )
+
+    def _end(self) -> int:
+        return self.now if self.receipt is None else self.receipt.ended_at
 
     def after(self, delay: int, **change: object) -> Settlement:
         if delay <= 0:

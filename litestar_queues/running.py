@@ -71,6 +71,7 @@ class Execution:
         self._gate = gate or OpenGate()
         self._measure_cpu = measure_cpu
         self._started_at = clock.now()
+        self._began = clock.monotonic()
         self._cpu = time.process_time_ns()
         self.context = TaskExecutionContext(
             task_id=run.id,
@@ -145,7 +146,8 @@ class Execution:
     def receipt(self) -> Receipt:
         """Return what the run has cost so far."""
         cpu = (time.process_time_ns() - self._cpu) // 1_000 if self._measure_cpu else None
-        return Receipt(self._started_at, self._clock.now(), self._worker, os.getpid(), cpu, resident_memory())
+        took = (self._clock.monotonic() - self._began) // 1_000  # the wall clock may have stepped meanwhile
+        return Receipt(self._started_at, self._started_at + took, self._worker, os.getpid(), cpu, resident_memory())
 
     def ended_by(self, error: BaseException) -> Failed:
         """Return the report for what came outside the user's code: an interruption, a cancellation before it began."""

@@ -181,13 +181,17 @@ class Assignment:
                 return Raised(report.error, report.retryable, report.delay), receipt
 
     def outcome_of_death(self, shown: Shown, *, neighbours: Sequence[Assignment], now: int) -> tuple[Outcome, Receipt]:
-        """Return what the death of the worker means for this run, which its cell *shown*, beside *neighbours*."""
+        """Return what the death of the worker at *now* (monotonic nanoseconds) means for this run.
+
+        Its cell has *shown* it, beside *neighbours*.
+        """
         worker = self.worker
         is_alone = len(worker.cells) == 1
         cpu = max(worker.cpu - shown.cpu, 0) if is_alone else None
         # Of a run too short for a sample, the peak of its process is known: its own, or an earlier job's.
         rss = self.rss or (worker.peak if is_alone else None) or None
-        receipt = Receipt(shown.started_at, max(now, shown.started_at), worker.name, worker.pid, cpu, rss)
+        ended_at = shown.started_at + max(now - shown.started, 0) // 1_000
+        receipt = Receipt(shown.started_at, ended_at, worker.name, worker.pid, cpu, rss)
         if self.stop is not None:  # however it died, it was asked to
             return self._stopped(self.stop, worker.exit), receipt
         culprit = next((other for other in neighbours if other.stop is not None), None)

@@ -297,7 +297,7 @@ class Crew:
         """
         left = list(lane.assignments.values())
         shown = {each: cell for each in left if (cell := each.shown()) is not None}
-        ends = ends_by_death(shown, now=self._clock.now())
+        ends = ends_by_death(shown, now=self._clock.monotonic())
         for each, _, receipt in ends:
             pool.pace.learn(each.job.task, receipt.ended_at - receipt.started_at)
         lane.is_open = False

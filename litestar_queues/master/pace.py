@@ -12,6 +12,8 @@ BUDGET = 20_000
 """Microseconds of work that may be in a lane."""
 MOST_WAITING = 128
 """Jobs that may wait in a lane, however short they are: more did not drain faster."""
+SLOWEST = 50 * BUDGET
+"""A duration counts for no more: a slow job is slow, and one hour in between is forgotten after 30 short jobs."""
 _WEIGHT = 8
 """A duration counts an eighth: one pause of the machine (10 ms among jobs of 50 µs) does not empty the lanes."""
 
@@ -26,6 +28,7 @@ class Pace:
 
     def learn(self, task: str, duration: int) -> None:
         """Take note of how long one job of *task* took."""
+        duration = min(max(duration, 0), SLOWEST)
         self._by_task[task] = _blend(self._by_task.get(task), duration)
         self.mean = _blend(self.mean, duration)
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 from litestar_queues.cell import Reason
-from litestar_queues.clock import SECOND, Clock
+from litestar_queues.clock import Clock
 from litestar_queues.exceptions import StoreCorrupt, StoreError
 from litestar_queues.lifecycle import Outcome
 from litestar_queues.master import liveness
@@ -19,9 +19,9 @@ from litestar_queues.store.base import Store
 
 TICK = 1.0
 """Seconds between samples, and between looks for cancel requests when no bell rings."""
-QUIET_BEAT = 5 * SECOND
+QUIET_BEAT = 5.0
 """How often the node's row is written while nothing in it changes."""
-ADOPT_EVERY = 2 * SECOND
+ADOPT_EVERY = 2.0
 RING_PAUSE = 0.05
 """Seconds that rings are gathered before the store is asked for cancel requests: a tenth of a
 second is promised until a task hears of one."""
@@ -76,7 +76,8 @@ class Watch:
         self._rung = asyncio.Event()
         self._last_row: Node | None = None
         self._unpublished: Catalogue | None = None
-        self._last_adoption = 0
+        self._last_adoption = self._last_beat = float("-inf")
+        """By the monotonic clock, in seconds: the other may step back an hour."""
         self._problem = ""
 
     def nudge(self) -> None:
@@ -103,7 +104,7 @@ class Watch:
 
     async def adopt(self) -> None:
         """Take over the jobs of masters that are gone, and settle them."""
-        self._last_adoption = self._clock.now()
+        self._last_adoption = self._seconds()
         nodes = await self._store.nodes()
         folder = self._store.folder
         dead, living = await asyncio.to_thread(liveness.dead_nodes, folder, nodes, self._node)
@@ -125,7 +126,7 @@ class Watch:
         await self._beat()
         await self._publish()
         await self._look_for_cancels()
-        if self._clock.now() - self._last_adoption >= ADOPT_EVERY:
+        if self._seconds() - self._last_adoption >= ADOPT_EVERY:
             await self.adopt()
 
     async def _pause(self) -> None:
@@ -160,13 +161,16 @@ class Watch:
     async def _beat(self) -> None:
         row = self._master.snapshot()
         last = self._last_row
-        if last is not None and row.beat_at - last.beat_at < QUIET_BEAT and _same(row, last):
+        if last is not None and self._seconds() - self._last_beat < QUIET_BEAT and _same(row, last):
             return
         running = {assignment.job.number: assignment for assignment in self._master.running()}
         for number in await self._store.beat(row):
             if number in running:
                 self._master.request_stop(running[number], Reason.CANCEL)
-        self._last_row = row
+        self._last_row, self._last_beat = row, self._seconds()
+
+    def _seconds(self) -> float:
+        return self._clock.monotonic() / 1e9
 
 
 def _same(row: Node, last: Node) -> bool:

@@ -16,5 +16,5 @@ def judged(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
     if request.node.get_closest_marker("unjudged"):
         yield
         return
-    with judging(tmp_path, tmp_path / "queues.db"):
+    with judging(tmp_path, tmp_path / "queues.db", dated=not request.node.get_closest_marker("undated")):
         yield

@@ -22,7 +22,12 @@ class RunningMaster:
     """One ``lq worker`` process."""
 
     def __init__(
-        self, folder: Path, *arguments: str, url: str | None = None, environment: dict[str, str] | None = None
+        self,
+        folder: Path,
+        *arguments: str,
+        url: str | None = None,
+        environment: dict[str, str] | None = None,
+        module: str = "lq",
     ) -> None:
         self.mark = uuid.uuid4().hex
         self.log_file = folder / f"master-{self.mark[:6]}.log"
@@ -30,7 +35,7 @@ class RunningMaster:
         path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH", "")]))
         self._log = self.log_file.open("wb")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lq", "worker", *arguments, *url_options],
+            [sys.executable, "-m", module, "worker", *arguments, *url_options],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,

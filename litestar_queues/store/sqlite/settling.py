@@ -124,13 +124,12 @@ def _write(transaction: Transaction, settlements: Sequence[Settlement]) -> None:
 
 def _settled(settlement: Settlement, stamp: int) -> Row:
     s, receipt = settlement, settlement.receipt
-    ended_at = s.settled_at if s.status in TERMINAL else None
     start: Row = (None,) * 5
     if receipt is not None:
         start = (receipt.started_at, receipt.worker, receipt.pid, receipt.cpu, receipt.rss)
     return (
         s.number, s.fence, s.status, s.run_at, s.attempts, s.failures, s.crashes, s.losses, s.unknown_since, s.result,
-        _json(s.error), ended_at, stamp, *start, s.suspect,
+        _json(s.error), s.ended_at, stamp, *start, s.suspect,
     )  # fmt: skip
 
 
