@@ -11,14 +11,15 @@ Each side writes its own fields: the worker the job, the master the request to s
 
 A job that waited at the worker may have run to its end, and the next one begun, before the master
 could read a report of it; if the master dies then, the cell alone would tell the next one that the
-first was never started. So a cell also keeps its most recent starts, in a ring.
+first was never started. So a cell also keeps its most recent starts, in a ring, which the next
+worker in that place goes on with: what the one before had started may not be settled yet.
 
 Layout of a cell, little-endian::
 
     0 number   8 fence   16 started (monotonic ns)   24 started (wall µs)   32 cpu at start (µs)
     40 phase (u32)   44 reason (u32)   48 number to stop   56 fence to stop
     64 thread   72 step begun (monotonic ns)
-    80 … ring of (number, fence, started (wall µs))
+    80 starts so far   88 … ring of (number, fence, started (wall µs))
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ _START = struct.Struct("<QQQ")
 _LONG = struct.Struct("<Q")
 _THREAD = 64
 _STEP = 72
-_RING = 80
+_COUNT = 80
+_RING = 88
 SIZE = _RING + RECENT * _START.size
 _JOB = struct.Struct("<QQQQQ")
 _STOP = struct.Struct("<QQ")
@@ -101,13 +103,12 @@ class Cell:
     def __init__(self, memory: mmap.mmap, slot: int) -> None:
         self._memory = memory
         self._at = slot * SIZE
-        self._starts = 0
 
     def begin(self, number: int, fence: int, *, started: int, started_at: int, cpu: int) -> None:
         """Write down, before it is run, that this job is run. The phase is last: it makes the rest true."""
-        at = self._at + _RING + self._starts % RECENT * _START.size
-        _START.pack_into(self._memory, at, number, fence, started_at)
-        self._starts += 1
+        (count,) = _LONG.unpack_from(self._memory, self._at + _COUNT)
+        _START.pack_into(self._memory, self._at + _RING + count % RECENT * _START.size, number, fence, started_at)
+        _LONG.pack_into(self._memory, self._at + _COUNT, count + 1)
         _JOB.pack_into(self._memory, self._at, number, fence, started, started_at, cpu)
         _LONG.pack_into(self._memory, self._at + _THREAD, 0)
         _WORD.pack_into(self._memory, self._at + _PHASE, Phase.RUNNING)
@@ -146,7 +147,7 @@ class Cell:
 
     def clear(self) -> None:
         """Make it as new, for another process to use. The recent starts stay: their ends may not be stored yet."""
-        self._memory[self._at : self._at + _RING] = bytes(_RING)
+        self._memory[self._at : self._at + _COUNT] = bytes(_COUNT)
 
 
 class CellFile:

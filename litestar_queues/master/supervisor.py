@@ -36,6 +36,7 @@ from litestar_queues.store.base import Store
 from litestar_queues.store.opening import open_store
 
 _PR_SET_CHILD_SUBREAPER = 36
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _CALM = 0.02
 """Seconds between looks whether a drain is over."""
 _RETIRE_WITHIN = 1.0
@@ -118,6 +119,7 @@ class Master:
         except BaseExceptionGroup as group:
             _raise_unless_over(group)
         self._tell(Stopped(self._handed_back))
+        self._leave_signals()
         return Farewell(self._handed_back, self._problems)
 
     async def _serve(self) -> None:
@@ -275,12 +277,18 @@ class Master:
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _STOPS:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue  # nohup: go on when the terminal goes
             loop.add_signal_handler(number, self._signalled)
         loop.add_signal_handler(signal.SIGUSR1, self._crew.nursery.reload)
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # it means nothing to a master, and would end it
+
+    def _leave_signals(self) -> None:
+        """Be deaf from now on: one more signal must not turn an end in good order into a death."""
+        for number in _STOPS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
     def _signalled(self) -> None:
         """Drain at the first signal; at the second, stop now."""

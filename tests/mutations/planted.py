@@ -273,7 +273,7 @@ BUGS = (
         "starts are not remembered",
         "recorded attempts are real starts",
         "litestar_queues/cell.py",
-        "        self._starts += 1\n",
+        "        _LONG.pack_into(self._memory, self._at + _COUNT, count + 1)\n",
         "",
         WAITING,
     ),

@@ -243,6 +243,31 @@ async def test_a_drain_waits_until_the_jobs_it_killed_are_settled(
     assert (record.status, [attempt.outcome for attempt in record.attempts]) == ("pending", ["returned"])
 
 
+@pytest.mark.fault(
+    "B5", "kill -9 of the master while a dead worker's run waits to be settled", "that start is among the attempts"
+)
+async def test_a_start_that_was_not_settled_when_the_master_died_is_not_forgotten(
+    service: QueueService, start_master: Callable[..., RunningMaster], tmp_path: Path, url: str, logbook_file: Path
+) -> None:
+    path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH", "")]))
+    arguments = ["--import", "support.zoo", "--concurrency", "1", "--url", url]
+    master = subprocess.Popen(
+        [sys.executable, "-c", SLOW_SWEEP, *arguments], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}
+    )
+    flag = tmp_path / "go"
+    first = await service.enqueue(zoo.until_told, "first", str(flag))
+    [line] = wait_until(lambda: logbook.started(logbook_file, "first"), "it has started")
+    second = await service.enqueue(zoo.until_told, "second", str(flag))
+    os.kill(int(line[1]), signal.SIGKILL)
+    wait_until(lambda: logbook.started(logbook_file, "second"), "the next worker has taken the place, and the cell")
+    master.kill()
+    master.wait()
+    start_master("--concurrency", "1")
+    flag.touch()
+    assert [attempt.outcome for attempt in (await first.wait(30)).attempts] == ["lost", "succeeded"]
+    assert [attempt.outcome for attempt in (await second.wait(30)).attempts] == ["lost", "succeeded"]
+
+
 def _marked(mark: str) -> list[str]:
     found = []
     for name in os.listdir("/proc"):
@@ -422,3 +447,38 @@ async def test_everything_that_was_said_before_a_death_is_kept_in_order(
             event.message for event in await result.events() if event.type == "task.log" and event.attempt == attempt
         ]
         assert said == [f"word {number}" for number in range(2_000)]
+
+
+LATE_EXIT = """
+import atexit, os, sys, time
+from lq.__main__ import main
+def late():
+    print("all but gone", flush=True)
+    while not os.path.exists("leave"):
+        time.sleep(0.01)
+atexit.register(late)
+sys.argv = ["lq", "worker", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.fault("B8", "a signal that comes when all is over", "the exit status is that of a stop in good order")
+async def test_a_signal_that_comes_at_the_very_end_does_not_turn_it_into_a_death(tmp_path: Path, url: str) -> None:
+    path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH", "")]))
+    log = tmp_path / "log"
+    output = log.open("wb")
+    master = subprocess.Popen(
+        [sys.executable, "-c", LATE_EXIT, "--import", "support.zoo", "--url", url],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=output,
+        stderr=subprocess.STDOUT,
+    )
+    output.close()
+    wait_until(lambda: "  stop " in log.read_text(), "it serves")
+    master.terminate()
+    wait_until(lambda: "all but gone" in log.read_text(), "it has stopped")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        master.send_signal(number)
+    (tmp_path / "leave").touch()
+    assert master.wait(30) == 0
