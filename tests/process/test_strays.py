@@ -13,6 +13,7 @@ import pytest
 
 from litestar_queues import QueueService, TaskRequest
 from support import hard, logbook, zoo
+from support.held import held_by, threads_of
 from support.masters import RunningMaster
 from support.waiting import wait_until
 
@@ -105,19 +106,6 @@ async def test_what_jobs_have_started_ends_with_the_master(
     master.signal(signal.SIGKILL)
     master.wait()
     wait_until(lambda: not is_alive(stray), "it is gone")
-
-
-def held_by(pid: int) -> list[str]:
-    """Return the kinds of descriptors that a process holds."""
-    kinds: list[str] = []
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        target = os.readlink(f"/proc/{pid}/fd/{name}")
-        kinds.append(target.partition(":[")[0])
-    return sorted(kinds)
-
-
-def threads_of(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/task"))
 
 
 @pytest.mark.fault("A17", "eleven kinds of kills, again and again", "no process, descriptor or file is left")

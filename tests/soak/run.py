@@ -128,7 +128,7 @@ class Epoch:
         return stopped
 
     def reload(self) -> bool:
-        return self._signal([self._a_master().pid], signal.SIGUSR1)
+        return self._signal([self._a_master().until_serving().pid], signal.SIGUSR1)
 
     def drain(self) -> bool:
         master = self._a_master().until_serving()

@@ -6,9 +6,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from litestar_queues.lifecycle import Cancelled, Crashed, Lost, Raised, Returned, Snoozed, Succeeded, settle
 from litestar_queues.models import LIVE, ClaimedJob, ErrorReport, Query, Status
@@ -27,7 +35,8 @@ class Jobs(RuleBasedStateMachine):
     """The store and what it should hold, side by side."""
 
     claims = Bundle("claims")
-    factory = FACTORIES["sqlite"]
+    name = ""
+    """Which of the stores; each has a subclass, at the end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +47,7 @@ class Jobs(RuleBasedStateMachine):
         self.model: dict[int, dict[str, Any]] = {}
 
     async def open(self) -> Store:
-        return await type(self).factory(Path(self.folder.name))()
+        return await FACTORIES[self.name](Path(self.folder.name))()
 
     def teardown(self) -> None:
         counted = self.runner.run(self.store.statistics())
@@ -169,7 +178,7 @@ class Jobs(RuleBasedStateMachine):
         expected = [n for n, j in self.model.items() if j["status"] == "running" and j["cancel"] and j["node"] == name]
         assert sorted(asked) == sorted(expected)
 
-    @rule(jump=st.sampled_from([1, 4, 40, 3600 * SECOND, -10]))
+    @rule(jump=st.sampled_from([1, 4, 40, 3600 * SECOND, 365 * 24 * 3600 * SECOND, -10, -3600 * SECOND]))
     def time_jumps(self, jump: int) -> None:
         self.now += jump
 
@@ -183,8 +192,12 @@ class Jobs(RuleBasedStateMachine):
         assert len(live) == len(set(live)), "one live job a key"
 
 
-TestJobs = Jobs.TestCase
-TestJobs.settings = settings(
-    max_examples=400 if os.environ.get("LQ_LONG") else 40, stateful_step_count=30, deadline=None, print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)  # fmt: skip
+@pytest.mark.parametrize("name", sorted(FACTORIES))
+def test_any_order_of_calls_leaves_a_store_as_the_model_says(name: str) -> None:
+    run_state_machine_as_test(
+        type(f"{name.title()}Jobs", (Jobs,), {"name": name}),
+        settings=settings(
+            max_examples=400 if os.environ.get("LQ_LONG") else 40, stateful_step_count=30, deadline=None,
+            print_blob=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+        ),
+    )  # fmt: skip
