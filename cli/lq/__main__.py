@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from difflib import get_close_matches
 from importlib import import_module
@@ -56,6 +57,8 @@ def make_group(name: str = "lq") -> click.Group:
 
 def main() -> None:
     """Run ``lq``; every error of ours is one sentence on standard error and an exit status."""
+    # A reload that is asked for before a master can hear it would end the process.
+    signal.signal(signal.SIGUSR1, lambda *_: None)
     try:
         status = make_group()(prog_name="lq", standalone_mode=False)
     except click.exceptions.Exit as done:

@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from datetime import datetime
-from typing import TextIO
 from urllib.parse import urlsplit, urlunsplit
 
 import click
@@ -20,11 +19,14 @@ from litestar_queues.master import notices as n
 from litestar_queues.models import Status
 from litestar_queues.nodes import PoolEntry
 from lq.render.text import duration, printable
+from lq.render.writer import LineWriter
 
 LEVELS = ("debug", "info", "warning", "error", "critical", "none")
 DONE_LINES_A_SECOND = 20
 """Completed jobs shown one by one; a busy worker's others are counted in one line."""
 
+_PATIENCE = 1.0
+"""Seconds that the reader of the last words gets."""
 _COLOURS = {"✓": "green", "✗": "red", "↻": "yellow", "⊘": "magenta", "!": "yellow"}
 _WHY = {
     "timeout": "its time is up",
@@ -38,15 +40,15 @@ _ASCII = {"✓": "*", "✗": "x", "↻": "~", "⊘": "-", "·": ".", "!": "!"}
 class Printer:
     """Subscribes to a master's notices and writes lines."""
 
-    def __init__(self, *, level: str = "info", stream: TextIO | None = None, version: str = "") -> None:
-        self._out = stream or sys.stderr
+    def __init__(self, *, level: str = "info", version: str = "") -> None:
+        self._out = LineWriter(sys.stderr.fileno())
+        self._has_colours = sys.stderr.isatty()
         self._level = LEVELS.index(level)
         self._version = version
-        self._is_unicode = (self._out.encoding or "").lower().startswith("utf")
+        self._is_unicode = (sys.stderr.encoding or "").lower().startswith("utf")
         self._second = 0
         self._shown = 0
         self._hidden = 0
-        self._is_gone = False
         self.has_started = False
 
     def __call__(self, notice: n.Notice) -> None:  # noqa: C901 (one case a notice)
@@ -100,8 +102,7 @@ class Printer:
 
     def _banner(self, started: n.Started) -> None:
         catalogue = started.catalogue
-        click.secho(f"lq {self._version}", bold=True, nl=False, file=self._out)
-        self._write(f"  node {started.node[:8]}")
+        self._write(click.style(f"lq {self._version}", bold=True) + f"  node {started.node[:8]}")
         self._field("app", catalogue.app or "none (tasks imported by name)")
         self._field("store", hide_password(started.url))
         for pool in started.pools:
@@ -177,12 +178,11 @@ class Printer:
     def _write(self, text: str) -> None:
         if not self._is_unicode:
             text = text.encode("ascii", "backslashreplace").decode()
-        if self._is_gone:
-            return
-        try:
-            click.echo(text, file=self._out)
-        except OSError:  # the terminal or the pipe is gone: jobs matter more than words
-            self._is_gone = True
+        self._out.write(text if self._has_colours else click.unstyle(text))
+
+    def flush(self) -> None:
+        """Wait a moment until what was said is written."""
+        self._out.flush(_PATIENCE)
 
 
 def hide_password(url: str) -> str:

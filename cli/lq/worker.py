@@ -13,6 +13,7 @@ from litestar_queues import config
 from litestar_queues.exceptions import QueueConfigurationError, StoreCorrupt
 from litestar_queues.master.planning import PoolOptions
 from litestar_queues.master.supervisor import BootError, Master, MasterOptions
+from litestar_queues.master.surroundings import open_standard_descriptors
 from lq import exits
 from lq.notices import LEVELS, Printer
 from lq.render.text import printable
@@ -62,6 +63,7 @@ def worker(
     """  # noqa: D301 (click reads the backspace)
     import litestar_queues
 
+    open_standard_descriptors()
     version = litestar_queues.__version__
     options = MasterOptions(
         app=_find_app(app, imports),
@@ -78,7 +80,10 @@ def worker(
 def _serve(options: MasterOptions, printer: Printer) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            farewell = runner.run(Master(options, printer).run())
+            try:
+                farewell = runner.run(Master(options, printer).run())
+            finally:
+                printer.flush()
         except BootError as error:
             if error.report is not None and error.report.traceback:
                 click.echo(printable(error.report.traceback.rstrip(), lines=True), err=True)

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from litestar_queues.clock import to_datetime
-from litestar_queues.models import Attempt, QueuedTaskRecord, Status, StoredEvent
+from litestar_queues.models import TERMINAL, Attempt, QueuedTaskRecord, Status, StoredEvent
 from litestar_queues.wire import Event, Log, Progress
 
 
@@ -87,11 +87,12 @@ def timeline(job: QueuedTaskRecord, attempts: Iterable[Attempt], stored: Iterabl
         message = job.error if job.status == Status.FAILED else None
         turns.append(_turn(job, f"task.{job.status.value}", job.completed_at, job.attempt, message))
     said = [to_event(event, job) for event in stored]
-    return sorted([*turns, *said], key=_moment)
+    return sorted([*turns, *said], key=_place)
 
 
 _ENDS = {"raised": "task.retrying", "timed_out": "task.timed_out", "crashed": "task.retrying", "lost": "task.retrying"}
-_ORDER = {"task.enqueued": 0, "task.started": 1}
+_TURNS = frozenset(_ENDS.values()) | {"task.interrupted"}
+_FINAL = frozenset(f"task.{status.value}" for status in TERMINAL)
 
 
 def _attempt_turns(job: QueuedTaskRecord, attempt: Attempt) -> list[QueueEvent]:
@@ -108,9 +109,16 @@ def _attempt_turns(job: QueuedTaskRecord, attempt: Attempt) -> list[QueueEvent]:
     return [started, _turn(job, kind, to_datetime(attempt.receipt.ended_at), attempt.attempt, message)]
 
 
-def _moment(event: QueueEvent) -> tuple[datetime, int]:
-    final = event.type.removeprefix("task.") in set(Status) - {Status.RUNNING}
-    return event.occurred_at, _ORDER.get(event.type, 3 if final else 2)
+def _place(event: QueueEvent) -> tuple[bool, int, int]:
+    """Return where an event stands in the job's life: by what it is, as the clock may have stepped meanwhile.
+
+    What was said within an attempt stays in the order in which it was stored.
+    """
+    is_turn = not event.id
+    if is_turn and event.type in _FINAL:
+        return True, 0, 0
+    phase = 1 if not is_turn else 2 if event.type in _TURNS else 0
+    return False, event.attempt, phase
 
 
 def _turn(job: QueuedTaskRecord, kind: str, at: datetime, attempt: int = 0, message: str | None = None) -> QueueEvent:

@@ -11,6 +11,7 @@ from litestar_queues.master import strays
 from litestar_queues.master.assignments import Assignment
 from litestar_queues.master.notices import StraysKilled, Subscriber, WorkerSpoke
 from litestar_queues.master.process import WorkerProcess
+from litestar_queues.master.zygote import ZygoteProcess
 from litestar_queues.models import Receipt
 
 SWEEP_AGAIN = 0.5
@@ -35,8 +36,8 @@ class Burials:
             self.unsettled.add(assignment)
         return self._settle(worker, ends)
 
-    async def sweep(self, worker: WorkerProcess) -> None:
-        """End what the jobs of a dead worker left behind."""
+    async def sweep(self, worker: WorkerProcess | ZygoteProcess) -> None:
+        """End what the jobs of a dead worker left behind, or of a dead zygote the import."""
         pids: list[int] | None = None
         while pids is None:
             try:

@@ -29,7 +29,7 @@ from litestar_queues.master.process import WorkerProcess
 from litestar_queues.master.recorder import Recorder
 from litestar_queues.master.rounds import Rounds
 from litestar_queues.master.showing import state_of
-from litestar_queues.master.zygote import Launch
+from litestar_queues.master.zygote import Launch, ZygoteProcess
 from litestar_queues.models import ClaimedJob, ErrorReport, Receipt
 from litestar_queues.nodes import Catalogue, WorkerState
 from litestar_queues.store.base import Want
@@ -49,7 +49,7 @@ class Crew:
         self._spawn = spawn
         self._loop = asyncio.get_running_loop()
         self._memory = OutOfMemory()
-        self.nursery = Nursery(launch, tell, self._imported_again)
+        self.nursery = Nursery(launch, tell, self._imported_again, self._bury_zygote)
         self._pools: tuple[Pool, ...] = ()
         self._places: dict[WorkerProcess, Place] = {}
         self._is_closed = False
@@ -289,6 +289,9 @@ class Crew:
             self._fill(pool)
         else:
             self._count_failure(pool, worker.exit)
+
+    def _bury_zygote(self, zygote: ZygoteProcess) -> None:
+        self._spawn(self._burials.sweep(zygote))
 
     def _bury(self, lane: Lane, pool: Pool) -> list[Assignment]:
         """Settle what ran in *lane*, put elsewhere what did not, and return what ran.

@@ -27,6 +27,8 @@ class Holder(Struct):
 
     pid: int
     started: int
+    namespace: str = ""
+    """Of process numbers: in another container the pid means another process, or none."""
 
 
 class NodeFiles:
@@ -39,7 +41,7 @@ class NodeFiles:
         self._released_path = folder / f"{node}.released"
         self.lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        holder = Holder(os.getpid(), strays.started_at(os.getpid()) or 0)
+        holder = Holder(os.getpid(), strays.started_at(os.getpid()) or 0, _namespace())
         os.write(self.lock, msgspec.json.encode(holder))
         self.cells = CellFile.create(str(self._cells_path), slots)
 
@@ -71,14 +73,17 @@ def is_alive(store_folder: str, node: str) -> bool:
     if _is_free(path):
         return False
     holder = _holder(path)
-    if holder is None or strays.started_at(holder.pid) == holder.started:
+    if holder is None or holder.namespace not in ("", _namespace()):
+        return True  # whoever holds it is not seen from here
+    if strays.started_at(holder.pid) == holder.started:
         return True
     status = path.stat()
     lock = (status.st_dev, status.st_ino)
     released = _released(store_folder, node)
     strays.sweep(cookie=f"{node}.", lock=lock, released=released)
-    # What was allowed to live on may hold the lock for ever, and runs no job.
-    return bool(strays.carriers(lock=lock, released=released))
+    # What was allowed to live on may hold the lock for ever, and runs no job. But if nobody is seen to
+    # hold it, it is somebody whom we cannot see.
+    return bool(strays.carriers(lock=lock, released=released)) or not (strays.carriers(lock=lock) or _is_free(path))
 
 
 def is_locked(store_folder: str, node: str) -> bool:
@@ -153,6 +158,13 @@ def _is_free(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def _namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:  # a hardened container
+        return ""
 
 
 def _holder(path: Path) -> Holder | None:

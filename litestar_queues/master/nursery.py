@@ -27,13 +27,19 @@ ANSWER_WITHIN = 5.0
 STEADY_AFTER = 10.0
 """Seconds that a zygote must have served for its death not to count as one in a row."""
 REAP_WITHIN = 1.0
-"""Seconds in which it must have said how a worker ended that the kernel shows as dead."""
+"""Seconds in which it should have said how a worker ended that the kernel shows as dead: its jobs wait no longer."""
 
 
 class Nursery:
     """Owns the zygotes. Whoever orders a worker is told by that worker's own callbacks."""
 
-    def __init__(self, launch: Launch, tell: Subscriber, imported_again: Callable[[Catalogue], None]) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        tell: Subscriber,
+        imported_again: Callable[[Catalogue], None],
+        bury: Callable[[ZygoteProcess], None],
+    ) -> None:
         self.launch = launch
         self.problem: str | None = None
         """Why no worker can be forked, in one sentence; None while one can, or while nothing has failed."""
@@ -44,12 +50,16 @@ class Nursery:
         self._tell = tell
         self._imported_again = imported_again
         """Told what each import but the first has found: the code may be another."""
+        self._bury = bury
+        """Told of each zygote that is dead: what its import has started may live on."""
         self._loop = asyncio.get_running_loop()
         self._serial = 0
         self._current: ZygoteProcess | None = None
         self._next: ZygoteProcess | None = None
         """Importing: the first, a replacement, or new code."""
         self._zygotes: set[ZygoteProcess] = set()
+        self._unheard: dict[int, str] = {}
+        """Names, by serial, of dead workers of whose end their zygotes have not told."""
         self._workers: dict[int, WorkerProcess] = {}
         self._orders: dict[int, tuple[wire.Fork, NodeFiles]] = {}
         """Not sent yet."""
@@ -73,10 +83,15 @@ class Nursery:
     def reload(self) -> None:
         """Import the application anew; when that succeeds, workers ordered from then on have the new code.
 
-        A try that waits for its time is made now.
+        A try that waits for its time is made now, and an import that is under way is given up: the code
+        may have changed since it began.
         """
         if self._retry is not None:
             self._retry.cancel()
+        under_way, self._next = self._next, None
+        if under_way is not None:
+            self._tell(WorkerSpoke("zygote", f"(pid {under_way.pid}) asked to import anew, it gives up its import"))
+            under_way.kill()
         self._try()
 
     def new_serial(self) -> int:
@@ -154,6 +169,7 @@ class Nursery:
 
     def exited(self, zygote: ZygoteProcess, exited: wire.Exited) -> None:
         """Tell the worker how it ended."""
+        self._unheard.pop(exited.serial, None)
         worker = self._workers.get(exited.serial)
         if worker is not None:
             worker.exited(exited.status, exited.cpu, exited.rss)
@@ -165,6 +181,7 @@ class Nursery:
     def zygote_died(self, zygote: ZygoteProcess) -> None:
         """Have its workers buried, and start the next."""
         self._zygotes.discard(zygote)
+        self._bury(zygote)
         was_importing, was_current = zygote is self._next, zygote is self._current
         if was_importing:
             self._next = None
@@ -236,22 +253,35 @@ class Nursery:
         self._orders.clear()
 
     def _expect_birth(self, worker: WorkerProcess) -> None:
-        if worker.state == "ordered":
-            self._blame(worker, lambda: worker.state == "ordered", f"has not forked within {ANSWER_WITHIN:g} s")
-
-    def _expect_death(self, worker: WorkerProcess) -> None:
-        if not worker.is_dead:
-            self._blame(worker, lambda: not worker.is_dead, f"has not reaped {worker.name} within {REAP_WITHIN:g} s")
-
-    def _blame(self, worker: WorkerProcess, is_still_so: Callable[[], bool], what: str) -> None:
-        """Kill the zygote of *worker*, unless it was the master that has not listened meanwhile."""
+        """Kill a zygote that has not forked, unless it was the master that has not listened meanwhile."""
         zygote = worker.zygote
-        if zygote is None:
+        if zygote is None or worker.state != "ordered":
             return
         zygote.listen()
-        if is_still_so():
-            self._tell(WorkerSpoke("zygote", f"{what}; it is killed"))
-            zygote.kill()
+        if worker.state == "ordered":
+            self._kill_silent(zygote, f"has not forked within {ANSWER_WITHIN:g} s")
+
+    def _expect_death(self, worker: WorkerProcess) -> None:
+        """Go on without the word of a zygote that is silent; it may be stopped, or swapped out, and its workers well."""
+        zygote = worker.zygote
+        if zygote is None or worker.is_dead:
+            return
+        zygote.listen()
+        if not worker.is_dead:
+            self._unheard[worker.serial] = worker.name
+            self._loop.call_later(ANSWER_WITHIN - REAP_WITHIN, self._expect_word, zygote, worker.serial)
+            worker.unheard()
+
+    def _expect_word(self, zygote: ZygoteProcess, serial: int) -> None:
+        if serial in self._unheard:
+            zygote.listen()
+        name = self._unheard.pop(serial, None)
+        if name is not None:
+            self._kill_silent(zygote, f"has not reaped {name} within {ANSWER_WITHIN:g} s")
+
+    def _kill_silent(self, zygote: ZygoteProcess, what: str) -> None:
+        self._tell(WorkerSpoke("zygote", f"{what}; it is killed"))
+        zygote.kill()
 
     def _close_old(self) -> None:
         """Close the zygotes of old code that have no workers any more."""

@@ -24,6 +24,7 @@ class LinePipe:
         self._take = take
         self._before = before
         self._partial = b""
+        self._closes_at_end = False
         self._loop = asyncio.get_running_loop()
         os.set_blocking(descriptor, False)
         self._loop.add_reader(descriptor, self._read_in_order)
@@ -49,6 +50,14 @@ class LinePipe:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def discard(self) -> None:
+        """Read on to the end, whenever that is, for nobody: who still writes is not to die of it."""
+        self._partial = b""
+        self._take = _take_nothing
+        self._before = None
+        self._closes_at_end = True
+        self._read()
+
     def _read_in_order(self) -> None:
         if self._before is not None:
             self._before()
@@ -63,6 +72,9 @@ class LinePipe:
             return False
         if not chunk:
             self._loop.remove_reader(self._descriptor)
+            if self._closes_at_end:
+                os.close(self._descriptor)
+                self._descriptor = -1
             return False
         *lines, rest = (self._partial + chunk).split(b"\n")
         for line in lines:
@@ -75,6 +87,10 @@ class LinePipe:
 
     def _pass_on(self, line: bytes) -> None:
         self._take(_text(line))
+
+
+def _take_nothing(line: str) -> None:
+    pass
 
 
 def _text(line: bytes) -> str:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource  # noqa: F401 (os.wait4 would import it when it is first called, perhaps without a descriptor left)
 import signal
 import socket
+from contextlib import ExitStack
 from typing import Literal, Protocol
 
 from litestar_queues import wire
@@ -85,14 +87,17 @@ class WorkerProcess:
         """CPU time in microseconds, once it is dead."""
         self.peak = 0
         """The most resident memory it ever had, in bytes, once it is dead."""
-        self.stack = StackFile()
         self.looking = asyncio.Lock()
         """Held while its stack is looked at."""
-        self._reports, self._far_reports = wire.pair()
-        self._jobs, self._far_jobs = wire.pair()
+        with ExitStack() as made:  # where one cannot be made, none is left
+            self.stack = StackFile()
+            made.callback(self.stack.close)
+            self._reports, self._far_reports = _pair(made)
+            self._jobs, self._far_jobs = _pair(made)
+            out_read, self._out_write = _pipe(made)
+            err_read, self._err_write = _pipe(made)
+            made.pop_all()
         self._reports.setblocking(False)
-        out_read, self._out_write = os.pipe2(os.O_CLOEXEC)
-        err_read, self._err_write = os.pipe2(os.O_CLOEXEC)
         self._pidfd = -1
         self._is_unreaped = False
         self._early: wire.Ready | None = None
@@ -177,7 +182,8 @@ class WorkerProcess:
         """End it and its session now; ``died`` follows."""
         self.killed_by_us = True
         if self.pid and not self.is_dead:
-            _kill_group(self.pid)
+            if not self.is_released:  # what its last job was allowed to leave may be in its group
+                _kill_group(self.pid)
             self.signal(signal.SIGKILL)
 
     def retire(self) -> None:
@@ -231,7 +237,7 @@ class WorkerProcess:
         return True
 
     def _hung_up(self) -> None:
-        if not self.is_dead and not self._is_unreaped:
+        if not self.is_dead and not self._is_unreaped and not self._is_retired:
             self._owner.violated(self, "closed its channel and lives on")
 
     # Death.
@@ -241,6 +247,12 @@ class WorkerProcess:
         if not self.is_dead:
             self.exit = in_words(status, by_us=self.killed_by_us, out_of_memory=self._memory.has_struck())
             self.cpu, self.peak = cpu, peak
+            self._bury()
+
+    def unheard(self) -> None:
+        """Take note that its zygote says nothing of its end, which the kernel has shown."""
+        if not self.is_dead:
+            self.exit = "ended; its zygote has not said how"
             self._bury()
 
     def orphaned(self) -> None:
@@ -282,7 +294,10 @@ class WorkerProcess:
         self.pause()
         self.state = "dead"
         for pipe in self._pipes:
-            pipe.close()
+            if self.is_released:
+                pipe.discard()
+            else:
+                pipe.close()
         self._owner.died(self)
         self._reports.close()
         self._jobs.close()
@@ -307,6 +322,20 @@ class WorkerProcess:
             except (BlockingIOError, wire.ChannelClosed, wire.FrameError):
                 return
             self._owner.reported(self, report)
+
+
+def _pair(made: ExitStack) -> tuple[socket.socket, socket.socket]:
+    near, far = wire.pair()
+    made.callback(near.close)
+    made.callback(far.close)
+    return near, far
+
+
+def _pipe(made: ExitStack) -> tuple[int, int]:
+    read, write = os.pipe2(os.O_CLOEXEC)
+    made.callback(os.close, read)
+    made.callback(os.close, write)
+    return read, write
 
 
 def _kill_group(pid: int) -> None:

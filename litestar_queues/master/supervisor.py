@@ -21,7 +21,7 @@ from litestar_queues.cell import Reason
 from litestar_queues.clock import Clock, SystemClock
 from litestar_queues.exceptions import QueueConfigurationError, QueueError
 from litestar_queues.lifecycle import Outcome
-from litestar_queues.master import liveness, strays
+from litestar_queues.master import liveness, strays, surroundings
 from litestar_queues.master.assignments import Assignment
 from litestar_queues.master.crew import Crew
 from litestar_queues.master.notices import BootProblem, JobSettled, Notice, Started, Stopped, Stopping, Subscriber
@@ -37,6 +37,8 @@ from litestar_queues.store.opening import open_store
 
 _PR_SET_CHILD_SUBREAPER = 36
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_HANDED_BACK = {"returned", "lost"}
+"""Outcomes of a drain after which the job runs again; lost where somebody else has ended its zygote."""
 _CALM = 0.02
 """Seconds between looks whether a drain is over."""
 _RETIRE_WITHIN = 1.0
@@ -107,9 +109,13 @@ class Master:
         cannot be opened, ``QueueConfigurationError`` for pools that do not fit.
         """
         _become_subreaper()
-        launch = Launch(self._options.app, self._options.imports, self._options.folder, self._node, self._options.url)
+        options = self._options
+        limits = surroundings.limits_of_descriptors()
+        launch = Launch(options.app, options.imports, options.folder, self._node, options.url, limits)
         self._crew = Crew(launch, self._clock, self._tell, self._spawn)
+        surroundings.reset_signals()
         self._take_signals()
+        asyncio.get_running_loop().set_exception_handler(self._broken)
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 try:
@@ -126,6 +132,7 @@ class Master:
         self._crew.nursery.start()
         self._catalogue = await self._boot()
         planned = plan_pools(self._catalogue, self._options.pools)
+        surroundings.make_room_for(sum(pool.processes for pool in planned))
         url = self._options.url or self._catalogue.url or ""
         async with await open_store(url, durability=self._catalogue.durability) as store:
             cells = sum(pool.processes * pool.slots for pool in planned)
@@ -267,11 +274,19 @@ class Master:
         except RuntimeError:  # the group is shutting down
             coroutine.close()
 
+    def _broken(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """End the master where a callback of its own has failed: it would go on without what that had to do."""
+        error = context.get("exception")
+        if "handle" in context and isinstance(error, BaseException):
+            self._spawn(_raise(error))
+        else:
+            loop.default_exception_handler(context)
+
     def _tell(self, notice: Notice) -> None:
         if isinstance(notice, BootProblem) and self._boot_problem is None:
             self._boot_problem = notice
             self._booted.set()
-        if isinstance(notice, JobSettled) and notice.outcome == "returned" and self._stopping.is_set():
+        if isinstance(notice, JobSettled) and notice.outcome in _HANDED_BACK and self._stopping.is_set():
             self._handed_back += notice.settlement.receipt is not None
         self._subscriber(notice)
 
@@ -320,6 +335,10 @@ class Master:
             if loop.time() > give_up:
                 crew.nursery.kill()
             await asyncio.sleep(_CALM)
+
+
+async def _raise(error: BaseException) -> None:
+    raise error
 
 
 class _Over(Exception):

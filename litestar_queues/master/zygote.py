@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from litestar_queues.master.output import LinePipe
 from litestar_queues.models import ErrorReport
 from litestar_queues.nodes import Catalogue
 
+END_WITHIN = 4.0
+"""Seconds that a zygote gets to end its workers and itself, before it is killed."""
 SERIAL_WIDTH = 8
 """Digits of a serial in a cookie: all cookies of a node are equally long, so that a fork can write its own over it."""
 
@@ -31,6 +34,8 @@ class Launch(Struct, frozen=True):
     node: str
     url: str | None = None
     """Given to the application by environment, so that a task enqueues where the master serves."""
+    descriptors: tuple[int, int] | None = None
+    """The limits of open descriptors, soft and hard, that it and the workers are to have; None for the master's."""
 
     def cookie(self, serial: int) -> str:
         """Return what marks the process with this serial, and what it starts."""
@@ -74,6 +79,9 @@ class ZygoteProcess:
 
     def __init__(self, launch: Launch, owner: ZygoteOwner) -> None:
         self._owner = owner
+        self.name = "zygote"
+        self.cookie = None
+        """What its import has started is told by the session: the next zygote has the same cookie."""
         self._loop = asyncio.get_running_loop()
         self.is_ready = False
         self.is_dead = False
@@ -118,6 +126,7 @@ class ZygoteProcess:
         if not self._is_hung_up:
             self._hang_up()
             self._control.close()
+            self._loop.call_later(END_WITHIN, self.kill)
 
     def kill(self) -> None:
         """End it now, and with it, by the kernel's hand, its workers."""
@@ -170,9 +179,14 @@ class ZygoteProcess:
 
     def _bury(self) -> None:
         self._loop.remove_reader(self._pidfd)
-        _, status, _ = os.wait4(self.pid, 0)
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-        self.exit = in_words(status)
+        try:
+            _, status = os.waitpid(self.pid, 0)
+        except ChildProcessError:  # whoever started this process has it reap its children by itself (SIGCHLD ignored)
+            self._process.returncode = 0
+            self.exit = "ended; how is not known"
+        else:
+            self._process.returncode = os.waitstatus_to_exitcode(status)
+            self.exit = in_words(status)
         self._read()
         self.is_dead = True
         self._output.drain()
@@ -188,7 +202,7 @@ def _spawn(launch: Launch, control: int, output: int) -> subprocess.Popen[bytes]
     environment = {**os.environ, wire.COOKIE: launch.cookie(0), "PYTHONUNBUFFERED": "1"}
     if launch.url is not None:
         environment["LITESTAR_QUEUES_URL"] = launch.url
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-P", "-m", "litestar_queues.worker", msgspec.json.encode(boot).decode()],
         stdin=subprocess.DEVNULL,
         stdout=output,
@@ -197,3 +211,6 @@ def _spawn(launch: Launch, control: int, output: int) -> subprocess.Popen[bytes]
         start_new_session=True,
         env=environment,
     )
+    if launch.descriptors is not None:  # ours are raised, and jobs may not want to meet high numbers (select)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, launch.descriptors)
+    return process

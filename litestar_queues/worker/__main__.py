@@ -6,6 +6,7 @@ import dataclasses
 import os
 import socket
 import sys
+import traceback
 
 import msgspec
 
@@ -18,14 +19,18 @@ from litestar_queues.running import report
 from litestar_queues.worker import application, guard, marks, serving, slots
 from litestar_queues.worker.birth import become_worker
 from litestar_queues.worker.enqueuing import WorkerEnqueuer
+from litestar_queues.worker.exiting import exit_for_good
 from litestar_queues.worker.zygote import Newborn, Zygote, make_ready_to_fork
+
+_PATIENCE = 1
+"""Seconds that what was registered with ``atexit`` gets."""
 
 
 def main() -> int:
     """Run a zygote until its master closes the channel, and in what it forks a worker; return the exit status."""
     boot = msgspec.json.decode(sys.argv[1], type=wire.Boot)
     guard.die_with(boot.parent)  # the import may hang
-    guard.ignore_terminal_signals()
+    guard.leave_signals_to_master()
     guard.adopt_orphans()
     guard.be_killed_first(guard.ZYGOTE_OOM_SCORE)
     marks.set_title("lq: zygote")
@@ -34,13 +39,24 @@ def main() -> int:
     if loaded is None:
         return 1
     config, catalogue = loaded
+    guard.leave_signals_to_master()  # the import may have taken some
     threads = make_ready_to_fork()
     guard.outlive_parent()
     if os.getppid() != boot.parent:
         return 0
     wire.send(control, wire.Imported(catalogue, threads))
-    newborn = Zygote(control).serve()
-    return 0 if newborn is None else _work(newborn, config)
+    newborn = _serve(control)
+    if newborn is None:
+        exit_for_good(within=_PATIENCE, with_group=True)
+    return _work(newborn, config)
+
+
+def _serve(control: socket.socket) -> Newborn | None:
+    try:
+        return Zygote(control).serve()
+    except Exception:  # a defect: its words go to the master, and its workers end with it
+        traceback.print_exc()
+        return None
 
 
 def _work(newborn: Newborn, config: QueueConfig) -> int:
@@ -50,6 +66,8 @@ def _work(newborn: Newborn, config: QueueConfig) -> int:
     wire.send(worker.reports, wire.Ready(os.getpid()))
     server = serving.Server(worker, clock) if len(worker.cells) == 1 else slots.SlotServer(worker, clock)
     server.serve()
+    if server.leaves_processes:
+        exit_for_good(within=_PATIENCE)
     return 0
 
 

@@ -13,6 +13,7 @@ from litestar_queues import wire
 from litestar_queues.cell import Cell, CellFile
 from litestar_queues.clock import Clock
 from litestar_queues.worker import guard, marks, speaking
+from litestar_queues.worker.exiting import forget_exit_functions
 from litestar_queues.worker.zygote import Newborn
 
 
@@ -40,6 +41,8 @@ def become_worker(newborn: Newborn, clock: Clock) -> Worker:
     guard.adopt_orphans()
     guard.be_killed_first(guard.WORKER_OOM_SCORE)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    guard.restore_signals_in_forks()
+    forget_exit_functions()
     at = dict(zip(wire.WORKER_DESCRIPTORS, newborn.descriptors, strict=True))
     for name, standard in (("stdout", 1), ("stderr", 2)):
         os.dup2(at[name], standard)

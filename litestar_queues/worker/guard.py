@@ -6,6 +6,7 @@ import ctypes
 import faulthandler
 import fcntl
 import os
+import resource
 import signal
 import sys
 
@@ -13,6 +14,8 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PRIVATE = 200
 """Descriptors from here up are ours: code that closes or scribbles over 3…99 does not meet them."""
+_LEFT = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""Of the last two a worker makes its own use; whoever sends them to the zygote means the master."""
 ZYGOTE_OOM_SCORE = 300
 WORKER_OOM_SCORE = 600
 """The out-of-memory killer is to take a worker before the zygote, and that before the master (0)."""
@@ -43,7 +46,9 @@ def adopt_orphans() -> None:
 
 def hide(descriptor: int) -> int:
     """Move *descriptor* to a high number, closed in programs that this process starts."""
-    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _PRIVATE)
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = _PRIVATE if limit == resource.RLIM_INFINITY else min(_PRIVATE, limit // 2)
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest)
     os.close(descriptor)
     return moved
 
@@ -66,7 +71,28 @@ def be_killed_first(score: int) -> None:
         print(f"litestar-queues: oom_score_adj cannot be set: {error}", file=sys.stderr)
 
 
-def ignore_terminal_signals() -> None:
-    """Leave Ctrl-C and hang-ups to the master, which decides what they mean."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+def leave_signals_to_master() -> None:
+    """Leave Ctrl-C, hang-ups, and a SIGTERM for all processes of a service to the master: it decides what they mean.
+
+    By a handler that does nothing. Programs that a job starts would inherit SIG_IGN, and be deaf to
+    Ctrl-C themselves. What is ignored already (``nohup``) stays so.
+    """
+    for number in _LEFT:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _do_nothing)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def restore_signals_in_forks() -> None:
+    """Let processes that a job forks be ended by the signals that are left to the master here."""
+    os.register_at_fork(after_in_child=_restore_signals)
+
+
+def _restore_signals() -> None:
+    for number in _LEFT:
+        if signal.getsignal(number) is _do_nothing:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def _do_nothing(number: int, frame: object) -> None:
+    pass

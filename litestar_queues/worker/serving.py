@@ -44,7 +44,7 @@ class Server:
         self._gate = self._interrupts.gate(self._cell)
         self._loop = uvloop.new_event_loop()
         self._pid = os.getpid()
-        self._allows_leftovers = False
+        self.leaves_processes = False
         """A job that was allowed to has left processes behind: this worker's last."""
 
     def serve(self) -> None:
@@ -53,7 +53,7 @@ class Server:
         self._interrupts.install()
         jobs = self._worker.jobs
         try:
-            while not self._allows_leftovers:
+            while not self.leaves_processes:
                 self._serve_one(wire.receive_run(jobs))
         except wire.ChannelClosed:
             return
@@ -74,7 +74,7 @@ class Server:
             stream.finish(execution.context)
         _until_read()
         end.dropped = speaker.dropped
-        end.is_last = self._allows_leftovers
+        end.is_last = self.leaves_processes
         send_end(self._worker.reports, end, execution)
         self._cell.end()
 
@@ -89,7 +89,7 @@ class Server:
     def _clear_up(self, run: wire.Run, context: TaskExecutionContext) -> None:
         if run.allow_background:
             # This worker takes no more jobs, so that nobody can take what lives on for a later job's.
-            self._allows_leftovers = leftovers.reap_dead()
+            self.leaves_processes = leftovers.reap_dead()
         else:
             warn_of_ended(leftovers.end_all(), context)
 

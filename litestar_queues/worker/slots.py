@@ -45,6 +45,8 @@ class SlotServer:
         self._is_listening = False
         self._may_leave = False
         """A job since the worker was last idle was allowed to leave processes behind."""
+        self.leaves_processes = False
+        """It did, and so this worker takes no more: nobody is to take what lives on for a later job's."""
         self._pid = os.getpid()
 
     def serve(self) -> None:
@@ -114,6 +116,7 @@ class SlotServer:
         for stream in self._worker.streams:
             stream.finish(execution.context)
         end.dropped = speaker.dropped
+        end.is_last = self.leaves_processes
         try:
             send_end(self._worker.reports, end, execution)
         except wire.ChannelClosed:  # the master is gone, and the zygote ends this process soon
@@ -129,7 +132,8 @@ class SlotServer:
         """End what jobs left behind, once no other runs that it may belong to."""
         if leftovers.has_children():
             if self._may_leave:
-                leftovers.reap_dead()
+                self.leaves_processes = leftovers.reap_dead()
+                self._is_closed |= self.leaves_processes
             else:
                 warn_of_ended(leftovers.end_all(), execution.context)
         self._may_leave = False

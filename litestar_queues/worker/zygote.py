@@ -8,6 +8,7 @@ that nothing a job started can slip away from it.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import logging
 import logging.handlers
@@ -18,6 +19,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 
@@ -25,6 +27,9 @@ from msgspec import Struct
 
 from litestar_queues import wire
 from litestar_queues.worker.leftovers import children_of, cookie_of
+
+_PATIENCE = 1.0
+"""Seconds that the processes below this one get to be gone."""
 
 
 class Newborn(Struct, frozen=True):
@@ -102,19 +107,24 @@ class Zygote:
             wire.send(self._control, wire.Exited(order.serial, status, cpu, usage.ru_maxrss * 1024))
 
     def _end_all(self) -> None:
-        """Kill the workers, and then what of theirs has become this process's child, until nothing is left."""
+        """Kill the workers, and then what of theirs has become this process's child, until nothing is left.
+
+        Not for ever: a pool that the import has made replaces its processes. It ends with this one.
+        """
         spared: set[int] = set()
-        while victims := children_of(self._pid) - spared:
+        give_up = time.monotonic() + _PATIENCE
+        while (victims := children_of(self._pid) - spared) and time.monotonic() < give_up:
             for pid in victims:
                 if pid not in self._orders and cookie_of(pid) in self._released:
                     spared.add(pid)
                     continue
                 try:
                     os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
                 except PermissionError:  # another user's by setuid: not ours to end
                     spared.add(pid)
-                else:
-                    os.waitpid(pid, 0)
+                except (ProcessLookupError, ChildProcessError):  # a thread of the import's has reaped it
+                    continue
 
 
 def make_ready_to_fork() -> tuple[str, ...]:
@@ -146,7 +156,8 @@ def _log_listeners() -> Iterator[logging.handlers.QueueListener]:
 
 def _fork() -> int:
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()  # what is buffered here would be written twice
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # the import may have closed or replaced it
+            stream.flush()  # what is buffered here would be written twice
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # threads: named to the master already
         return os.fork()

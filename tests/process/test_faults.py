@@ -178,7 +178,7 @@ def stop_between_transactions(master: RunningMaster, folder: Path) -> bool:
 BREAK = """
 import sys
 from litestar_queues.master import {module}
-async def broken(*args, **kwargs):
+{kind} broken(*args, **kwargs):
     raise RuntimeError("a defect of our own")
 {module}.{place} = broken
 from lq.__main__ import main
@@ -188,20 +188,30 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("module", "place"), [("watch", "Watch._tick"), ("rounds", "Rounds._round"), ("ladder", "enforce")]
+    ("module", "place"),
+    [
+        ("watch", "Watch._tick"),
+        ("rounds", "Rounds._round"),
+        ("ladder", "enforce"),
+        ("process", "WorkerProcess._ended"),
+        ("zygote", "ZygoteProcess._take"),
+    ],
 )
 @pytest.mark.fault(
-    "B13", "an exception in a background task of the master", "the master ends, loudly, and its workers with it"
+    "B13",
+    "an exception in a background task or a callback of the master",
+    "the master ends, loudly, and its workers with it",
 )
 async def test_a_defect_in_a_task_of_the_master_ends_it_and_its_workers(
     service: QueueService, tmp_path: Path, url: str, logbook_file: Path, module: str, place: str
 ) -> None:
     path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH", "")]))
+    kind = "async def" if module in ("watch", "rounds", "ladder") else "def"
     mark = f"defect-{module}-{os.getpid()}"
     arguments = ["--import", "support.zoo", "--concurrency", "1", "--url", url]
     await service.enqueue(zoo.hang_in_c)
     master = subprocess.Popen(
-        [sys.executable, "-c", BREAK.format(module=module, place=place), *arguments],
+        [sys.executable, "-c", BREAK.format(module=module, place=place, kind=kind), *arguments],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": path, "LQ_TEST_MARK": mark}, stderr=subprocess.PIPE,
     )  # fmt: skip
     _, errors = master.communicate(timeout=60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import random
 import resource
@@ -20,6 +21,7 @@ import msgspec
 
 from litestar_queues import INJECTED, Snooze, TaskExecutionContext, wire
 from litestar_queues.events import require_current_task_context
+from litestar_queues.master import strays
 from support import logbook
 from support.runs import task
 
@@ -67,6 +69,14 @@ def _leave(how: str) -> int:
             return subprocess.Popen(SLEEPER).pid
         case "session":
             return subprocess.Popen(SLEEPER, start_new_session=True).pid
+        case "multiprocessing":
+            process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,))
+            process.start()
+            return process.pid or 0
+        case "speaks":
+            return subprocess.Popen(
+                ["sh", "-c", "while :; do echo said; echo said >&2; echo . >>said; sleep 0.05; done"]
+            ).pid
         case "system":
             file = f"/tmp/lq-test-{os.getpid()}-{time.monotonic_ns()}"
             os.system(f"sleep 1000 & echo $! > {file}")
@@ -166,7 +176,46 @@ def leak(mebibytes: int) -> int:
 
 @task
 def process_facts() -> dict[str, float]:
-    return {"pid": os.getpid(), "nice": os.nice(0), "random": random.random()}
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return {"pid": os.getpid(), "nice": os.nice(0), "random": random.random(), "descriptors": descriptors}
+
+
+@task
+def pid_of_worker() -> int:
+    return os.getpid()
+
+
+@task
+def environment(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+@task
+def use_folder() -> str:
+    """Write into the temporary folder that the import has made."""
+    folder = Path(os.environ["LQ_FOLDER"])
+    (folder / str(os.getpid())).touch(exist_ok=False)
+    return str(folder)
+
+
+@task
+def signal_children() -> dict[str, int]:
+    """Send signals to a program and to a fork, and return how they ended."""
+    ends: dict[str, int] = {}
+    for name in ("SIGINT", "SIGHUP"):
+        program = subprocess.Popen(["sleep", "1000"])
+        program.send_signal(getattr(signal, name))
+        ends[f"program {name}"] = program.wait()
+    for name in ("SIGTERM", "SIGHUP"):
+        pid = os.fork()
+        if pid == 0:
+            while True:
+                signal.pause()
+        while strays.state_of(pid) != "S":  # until its handlers are restored
+            time.sleep(0.001)
+        os.kill(pid, getattr(signal, name))
+        ends[f"fork {name}"] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return ends
 
 
 @task

@@ -65,6 +65,10 @@ class RunningMaster:
         """Return the pids of the zygotes that live."""
         return [pid for pid in self.descendants() if _command(pid).startswith(b"lq: zygote")]
 
+    def zygotes_proper(self) -> list[int]:
+        """Return those of them that are not forks which the import has made of one."""
+        return [pid for pid in self.zygotes() if _parent(pid) == self.pid]
+
     def strays(self) -> list[int]:
         """Return every process of this master that is neither zygote nor worker."""
         return sorted(set(self.descendants()) - set(self.workers()) - set(self.zygotes()))
@@ -114,6 +118,13 @@ def marked(mark: str) -> list[int]:
             if mark.encode() in environment:
                 found.append(int(name))
     return found
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def _command(pid: int) -> bytes:
