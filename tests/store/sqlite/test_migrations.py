@@ -43,6 +43,19 @@ def set_meta(path: Path, **values: int) -> None:
     connection.close()
 
 
+def open_in_eight_processes(path: Path) -> list[int]:
+    """Open the file in all of them at once, add a job in each, and return the jobs' numbers."""
+    processes = [start("say('ready')\n" + OPEN, url_of(path)) for _ in range(8)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:  # all at once
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return sorted(int(said) for said in finish(processes))
+
+
 async def test_a_fresh_file_gets_the_newest_version(tmp_path: Path) -> None:
     async with await open_store(url_of(tmp_path / "q.db")):
         pass
@@ -53,16 +66,7 @@ async def test_a_fresh_file_gets_the_newest_version(tmp_path: Path) -> None:
 
 @pytest.mark.fault("C16", "eight processes open a fresh file at once", "all succeed")
 def test_eight_processes_that_open_one_fresh_file_all_succeed(tmp_path: Path) -> None:
-    processes = [start("say('ready')\n" + OPEN, url_of(tmp_path / "q.db")) for _ in range(8)]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:  # all at once
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    numbers = sorted(int(said) for said in finish(processes))
-    assert numbers == list(range(1, 9))
+    assert open_in_eight_processes(tmp_path / "q.db") == list(range(1, 9))
 
 
 async def test_a_step_is_taken_once_and_the_jobs_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,15 +174,7 @@ def test_eight_processes_that_migrate_one_old_file_all_succeed(tmp_path: Path) -
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
     migrate(connection, "q.db", STEPS[:1])
     connection.close()
-    processes = [start("say('ready')\n" + OPEN, url_of(path)) for _ in range(8)]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:  # all at once
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    assert sorted(int(said) for said in finish(processes)) == list(range(1, 9))
+    assert open_in_eight_processes(path) == list(range(1, 9))
     connection = connect(path)
     assert version_of(connection) == NEWEST
     connection.close()
