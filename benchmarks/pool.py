@@ -144,6 +144,25 @@ async def behind_a_hang(count: int) -> None:
     print(f"31 jobs that waited behind one that hangs in C: all done after {milliseconds(waits)}")
 
 
+async def poison(count: int) -> None:
+    """What jobs that kill their worker cost the others: good jobs a second with one in twenty, and without."""
+    figures: dict[str, list[float]] = {"clean": [], "poison": []}
+    for _ in range(3):
+        for name, shares in figures.items():
+            with bench("--import", "support.hard", "--concurrency", "2") as (url, _master, _):
+                async with QueueService(QueueConfig(queue_backend=url)) as service:
+                    good = [TaskRequest(hard.compute, (0.005,)) for _ in range(2_000)]
+                    if name == "poison":  # 100 of them, which kill 300 workers
+                        for at in range(0, 2_000, 20):
+                            good[at] = TaskRequest(zoo.exit_zero)
+                    at = time.monotonic()
+                    for result in await service.enqueue_many(good):
+                        await result.wait(120)
+                    shares.append(sum(request.task is not zoo.exit_zero for request in good) / (time.monotonic() - at))
+    clean, bad = (sorted(figures[name])[1] for name in ("clean", "poison"))
+    print(f"good jobs of 5 ms of CPU a second: {clean:.0f} alone, {bad:.0f} with 5 % poison ({bad / clean:.0%})")
+
+
 async def zygote(count: int) -> None:
     """kill -9 of the zygote under load, ten times."""
     with bench("--concurrency", "2") as (url, master, path):
@@ -198,7 +217,7 @@ def _memory_of(pid: int) -> int:
 
 
 MEASURES: dict[str, Callable[[int], object]] = {
-    each.__name__: each for each in (drain, killed_master, replacement, behind_a_hang, zygote, cancel, floods)
+    each.__name__: each for each in (drain, killed_master, replacement, behind_a_hang, poison, zygote, cancel, floods)
 }
 
 
