@@ -33,14 +33,13 @@ def survives(bug: Planted, *, quick: bool) -> bool:
         return all(passes(copy, tests) for tests in (bug.suspects, *(() if quick else (("tests",),))))
 
 
-def passes(copy: Path, tests: tuple[str, ...]) -> bool:
-    """Run tests in *copy*, until one fails."""
+def passes(copy: Path, tests: tuple[str, ...], *, show: bool = False) -> bool:
+    """Run tests in *copy*, until one fails; *show* what they say."""
     path = os.pathsep.join([str(copy), str(copy / "cli"), os.environ.get("PYTHONPATH", "")])
     plain = ["--ignore=tests/project/test_mutations.py", "-p", "no:cacheprovider"]  # that one would know every bug
     command = [sys.executable, "-m", "pytest", "-n", "2", "-q", "-x", *plain, *tests]
-    done = subprocess.run(
-        command, cwd=copy, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.DEVNULL, check=False
-    )
+    said = None if show else subprocess.DEVNULL
+    done = subprocess.run(command, cwd=copy, env={**os.environ, "PYTHONPATH": path}, stdout=said, check=False)
     return done.returncode == 0
 
 
@@ -51,7 +50,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="run only the tests that should know")
     given = parser.parse_args()
     bugs = [bug for bug in BUGS if not given.names or bug.name in given.names]
-    if not passes(ROOT, tuple(sorted({test for bug in bugs for test in bug.suspects}))):
+    if not passes(ROOT, tuple(sorted({test for bug in bugs for test in bug.suspects})), show=True):
         sys.exit("the tests fail already without a bug: nothing could be learned")
     survivors: list[str] = []
     for bug in bugs:

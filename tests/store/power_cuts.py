@@ -166,13 +166,11 @@ def main(folder: Path, seed: int, cuts: int, durability: Durability) -> dict[str
             )
     os.wait()
     disks = Disks(calls, seed)
-    share = cuts / len(calls)
-    owed, made = 0.0, 0
+    made = 0
     wrong: list[str] = []
     for at in range(len(calls)):
         disks.advance(at)
-        owed += share
-        while made < owed:
+        while made < cuts * (at + 1) // len(calls):
             how = ("none", "all", "some", "torn")[made % 4]
             made += 1
             problem = look(folder / "cut", disks.cut(how), disks.told)
