@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from litestar_queues.models import Status as Status
     from litestar_queues.models import TaskRequest as TaskRequest
     from litestar_queues.plugin import QueuePlugin as QueuePlugin
+    from litestar_queues.redaction import Secret as Secret
     from litestar_queues.results import TaskResult as TaskResult
     from litestar_queues.service import QueueService as QueueService
     from litestar_queues.tasks import Task as Task
@@ -65,6 +66,7 @@ _HOMES = {
     "QueuedBackgroundTask": "background",
     "QueuedTaskRecord": "models",
     "RetryBackoff": "lifecycle",
+    "Secret": "redaction",
     "Snooze": "exceptions",
     "Status": "models",
     "StoreError": "exceptions",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from litestar_queues.exceptions import QueueConfigurationError
+from litestar_queues.redaction import shown_url
 from litestar_queues.sizes import to_bytes
 
 URL_VARIABLE = "LITESTAR_QUEUES_URL"
@@ -122,7 +123,7 @@ class QueueConfig:
         Modules that a worker imports beside the application, to register their tasks.
     """
 
-    queue_backend: str | None = None
+    queue_backend: str | None = field(default=None, repr=False)
     execution_backend: str = "local"
     execution_backends: Mapping[str, BackendKind] = field(default_factory=dict)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
@@ -227,7 +228,9 @@ def _check_limits(what: str, limits: PoolConfig | WorkerConfig) -> None:
 
 def _check_backend(given: str) -> None:
     if given not in _NAMED_BACKENDS and not given.startswith("sqlite:"):
-        _refuse("queue_backend", given, "use sqlite:///path/to/file.db, or one of " + ", ".join(_NAMED_BACKENDS))
+        _refuse(
+            "queue_backend", shown_url(given), "use sqlite:///path/to/file.db, or one of " + ", ".join(_NAMED_BACKENDS)
+        )
 
 
 def _check_pools(pools: tuple[PoolConfig, ...]) -> None:

@@ -12,6 +12,7 @@ name ends in ``_at`` are aware datetimes on the public record and microseconds s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -20,6 +21,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta, Struct, field
 
+from litestar_queues import redaction
 from litestar_queues.clock import to_datetime
 
 
@@ -57,6 +59,10 @@ class ErrorReport(Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
+
+    def cleaned(self, clean: Callable[[str], str]) -> ErrorReport:
+        """Return the same with *clean* texts."""
+        return ErrorReport(self.type, clean(self.message), None if self.traceback is None else clean(self.traceback))
 
 
 class Receipt(Struct, frozen=True):
@@ -130,6 +136,9 @@ class NewJob(Struct, frozen=True, kw_only=True):
     allow_background: bool = False
     """Processes that it leaves behind may live on."""
 
+    def __repr__(self) -> str:  # without the arguments, which may be secret
+        return f"<NewJob {self.id} {self.task}>"
+
 
 class Added(Struct, frozen=True):
     """What became of one ``NewJob``."""
@@ -175,6 +184,9 @@ class ClaimedJob(Struct, frozen=True, kw_only=True):
     allow_background: bool = False
     suspect: bool = False
     """Its worker died with several jobs running: this attempt is to run alone."""
+
+    def __repr__(self) -> str:  # without the arguments, which may be secret
+        return f"<ClaimedJob #{self.number} {self.task}>"
 
 
 class QueuedTaskRecord(Struct, frozen=True, kw_only=True):
@@ -223,6 +235,28 @@ class QueuedTaskRecord(Struct, frozen=True, kw_only=True):
     sequence: int = 0
     """The store-wide stamp of its last change."""
     attempts: tuple[Attempt, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<QueuedTaskRecord #{self.number} {self.task_name} {self.status}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("number", self.number), ("task_name", self.task_name), ("status", str(self.status))]
+
+    @property
+    def shown_args(self) -> list[Any]:
+        """The same, those that are secret as ``[redacted]``; for screens and logs."""
+        return redaction.shown_call(self.payload)[0]
+
+    @property
+    def shown_kwargs(self) -> dict[str, Any]:
+        """The keyword arguments, those that are secret as ``[redacted]``; for screens and logs."""
+        return redaction.shown_call(self.payload)[1]
+
+    @property
+    def shown_result_json(self) -> str | None:
+        """The stored result as JSON, ``"[redacted]"`` where it is secret; for screens and logs."""
+        is_hidden = self.result_json is not None and redaction.hides_result(self.payload)
+        return f'"{redaction.HIDDEN}"' if is_hidden else self.result_json
 
     @property
     def args(self) -> list[Any]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct, field
 
 from litestar_queues.models import OnDuplicate
+from litestar_queues.redaction import shown_url
 
 
 class Parameter(Struct, frozen=True):
@@ -22,6 +24,8 @@ class Parameter(Struct, frozen=True):
     annotation: str = ""
     schema: dict[str, Any] = field(default_factory=dict)
     """JSON Schema of the annotation; empty when any JSON value will do."""
+    secret: bool = False
+    """Its value is never shown."""
 
 
 class TaskEntry(Struct, frozen=True):
@@ -49,6 +53,7 @@ class TaskEntry(Struct, frozen=True):
     allow_background: bool = False
     metadata: dict[str, Any] | None = None
     description: str = ""
+    secret_result: bool = False
 
 
 class PoolEntry(Struct, frozen=True):
@@ -80,6 +85,10 @@ class Catalogue(Struct, frozen=True):
     drain_timeout: float = 30.0
     """Seconds that running jobs get after the first signal."""
     durability: Literal["power", "process"] = "power"
+
+    def shown(self) -> Catalogue:
+        """Return what everybody may read who can read the store: without a password in its URL."""
+        return self if self.url is None else msgspec.structs.replace(self, url=shown_url(self.url))
 
 
 class WorkerState(Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from litestar_queues import options as opts
+from litestar_queues import redaction
 from litestar_queues.clock import from_datetime, to_microseconds
 from litestar_queues.config import QueueConfig, check_name
 from litestar_queues.ids import uuid7
@@ -84,7 +85,7 @@ def build_named_job(
     if entry is not None:
         _check_call(entry, args, kwargs)
         defaults = _defaults(entry)
-    payload = encode_plain(name, args, kwargs)
+    payload = encode_plain(name, args, kwargs, _secret_places(entry, args, kwargs))
     chosen = opts.check(opts.merge(defaults, options), f"task {name!r}")
     return _new_job(name, payload, chosen, config=config, now=now)
 
@@ -114,7 +115,16 @@ def entry_of(task: Task[..., Any]) -> TaskEntry:
         backend=chosen.execution_backend,
         profile=chosen.execution_profile,
         description=task.description,
+        secret_result=redaction.RESULT in task.codec.secrets,
     )
+
+
+def _secret_places(entry: TaskEntry | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[redaction.Place]:
+    """Return which values are secret, as far as the catalogue knows the task."""
+    if entry is None:
+        return []
+    secrets = [each.name for each in entry.parameters if each.secret] + [redaction.RESULT] * entry.secret_result
+    return redaction.places([(each.name, each.kind) for each in entry.parameters], secrets, len(args), kwargs)
 
 
 def _new_job(name: str, payload: str, chosen: opts.Options, *, config: QueueConfig, now: int) -> NewJob:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from typing import Any, Protocol
 
+import msgspec
+
 from litestar_queues.clock import Clock, to_microseconds
 from litestar_queues.events.context import Sink, TaskExecutionContext, bound, cut
 from litestar_queues.exceptions import (
@@ -26,9 +28,10 @@ from litestar_queues.exceptions import (
 )
 from litestar_queues.models import ErrorReport, Receipt
 from litestar_queues.payload import checksum
+from litestar_queues.redaction import Redactor
 from litestar_queues.registry import tasks
 from litestar_queues.tasks import Task
-from litestar_queues.wire import Done, Failed, FrameError, Run
+from litestar_queues.wire import Done, Event, Failed, FrameError, Log, Progress, Run
 
 MAX_TRACEBACK = 32_768
 """Characters of a traceback that are kept: its beginning and its end."""
@@ -56,6 +59,20 @@ class OpenGate:
         """Do nothing."""
 
 
+class RedactingSink:
+    """Passes on what a run says, without the secret values of its call."""
+
+    def __init__(self, sink: Sink, redactor: Redactor) -> None:
+        self._sink = sink
+        self._clean = redactor.clean
+
+    def say(self, report: Progress | Log | Event) -> None:
+        """Pass *report* on, cleaned."""
+        texts = {"message": report.message, "payload": report.payload}
+        cleaned = {name: self._clean(text) for name, text in texts.items() if text is not None}
+        self._sink.say(msgspec.structs.replace(report, **cleaned))
+
+
 Runner = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
@@ -70,6 +87,9 @@ class Execution:
         self._clock = clock
         self._gate = gate or OpenGate()
         self._measure_cpu = measure_cpu
+        self._redactor = Redactor.of(run.payload)
+        if self._redactor is not None:
+            sink = RedactingSink(sink, self._redactor)
         self._started_at = clock.now()
         self._began = clock.monotonic()
         self._cpu = time.process_time_ns()
@@ -186,7 +206,10 @@ class Execution:
         if isinstance(error, Snooze):
             delay = max(to_microseconds(error.seconds), 0)
         receipt = None if kind == "unknown" else self.receipt()
-        return Failed(self._run.number, self._run.fence, kind, report(error), receipt, retryable, delay)
+        told = report(error)
+        if self._redactor is not None:
+            told = told.cleaned(self._redactor.clean)
+        return Failed(self._run.number, self._run.fence, kind, told, receipt, retryable, delay)
 
     def _policy(self, error: BaseException) -> tuple[bool, int | None]:
         if not isinstance(error, Exception):  # SystemExit and its like: an end as any other

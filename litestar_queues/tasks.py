@@ -6,7 +6,7 @@ import functools
 import inspect
 import logging
 import math
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 from uuid import UUID
@@ -27,8 +27,8 @@ R_co = TypeVar("R_co", covariant=True)
 _log = logging.getLogger("litestar_queues.task")
 _LONGEST_DELAY = 30 * 24 * 3600.0
 
-_OPTIONS = opts.NAMES - opts.MOMENTS | {"retry_on", "no_retry_on", "description"}
-_OF_TASK_ALONE = ("retry_on", "no_retry_on", "name", "description")
+_OPTIONS = opts.NAMES - opts.MOMENTS | {"retry_on", "no_retry_on", "description", "redact"}
+_OF_TASK_ALONE = ("retry_on", "no_retry_on", "name", "description", "redact")
 
 Exceptions = type[BaseException] | Iterable[type[BaseException]]
 DelayFunction = Callable[[int, Exception], float]
@@ -104,6 +104,7 @@ class Task(Generic[P, R]):
         no_retry_on: tuple[type[BaseException], ...] = (),
         delay_function: DelayFunction | None = None,
         description: str = "",
+        redact: Collection[str] = (),
     ) -> None:
         functools.update_wrapper(self, function)
         self.func = function
@@ -111,7 +112,7 @@ class Task(Generic[P, R]):
         self.options = dict(options)
         self.checked = opts.check(self.options, f"task {name!r}")
         self.description = description
-        self.codec = CallCodec(name, function)
+        self.codec = CallCodec(name, function, redact)
         self.results = ResultCodec(name, function)
         self.is_coroutine = inspect.iscoroutinefunction(function)
         self._retry_on = retry_on
@@ -249,6 +250,7 @@ def task(
     allow_background: bool | None = None,
     metadata: dict[str, Any] | None = None,
     description: str | None = None,
+    redact: Collection[str] | None = None,
 ) -> TaskDecorator: ...
 def task(name_or_function: Any = None, /, **options: Any) -> Any:
     """Register a function as a task: ``@task``, ``@task("name")`` or ``@task("name", queue=…, …)``.
@@ -273,6 +275,9 @@ def task(name_or_function: Any = None, /, **options: Any) -> Any:
         processes that a job leaves behind may live on; else they are killed when it ends.
     ``metadata``, ``description``
         for people.
+    ``redact`` (none)
+        names of parameters whose values are never shown: not on screens, and taken out of what the job
+        says and how it fails; ``"return"`` for the result. ``Secret[…]`` as annotation does the same.
 
     Raises ``TypeError`` for an unknown option, and ``TaskDefinitionError`` for a function, a name or an
     option's value that cannot be, for a type that JSON cannot tell apart, and for a second function under
@@ -293,6 +298,7 @@ def _make(function: Callable[..., Any], name: str | None, given: Mapping[str, An
         retry_on = _exceptions("retry_on", rest.pop("retry_on", None))
         no_retry_on = _exceptions("no_retry_on", rest.pop("no_retry_on", None)) or ()
         description = rest.pop("description", None) or _summary(function)
+        redact = rest.pop("redact", None) or ()
         delay_function = rest.pop("retry_backoff") if callable(rest.get("retry_backoff")) else None
         _check_delay_function(delay_function)
         kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
@@ -304,6 +310,7 @@ def _make(function: Callable[..., Any], name: str | None, given: Mapping[str, An
             no_retry_on=no_retry_on,
             delay_function=delay_function,
             description=description,
+            redact=redact,
         )
     except (ValueError, TypeError, QueueConfigurationError) as error:
         raise TaskDefinitionError(str(error)) from error

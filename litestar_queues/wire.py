@@ -89,6 +89,9 @@ class Run(Struct, tag="run", array_like=True):
     max_result_bytes: int
     allow_background: bool = False
 
+    def __repr__(self) -> str:  # without the arguments, which may be secret
+        return f"<Run #{self.number} {self.task}>"
+
 
 class Imported(Struct, tag="imported", array_like=True):
     """The zygote has imported the application, which offers *catalogue*."""

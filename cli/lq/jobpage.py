@@ -31,8 +31,8 @@ def as_blocks(page: Page) -> list[Block]:
         Pairs(tuple((name, value) for name, value in _facts(job) if value not in (None, "", "-"))),
     ]
     blocks += _arguments(job)
-    if job.result_json is not None:
-        blocks += [Heading("Result"), Lines(_pretty(job.result_json))]
+    if job.shown_result_json is not None:
+        blocks += [Heading("Result"), Lines(_pretty(job.shown_result_json))]
     if job.error:
         blocks += [Heading("Error"), Pairs((("", Cell(job.error, "red")),))]
     blocks += _events(page)
@@ -51,9 +51,9 @@ def as_json(page: Page) -> dict[str, Any]:
         "queue": job.queue,
         "status": str(job.status),
         "priority": job.priority,
-        "args": job.args,
-        "kwargs": job.kwargs,
-        "result": job.result,
+        "args": job.shown_args,
+        "kwargs": job.shown_kwargs,
+        "result": None if job.shown_result_json is None else msgspec.json.decode(job.shown_result_json),
         "error": _error_json(job.failure),
         "key": job.key,
         "timeout_seconds": job.timeout,
@@ -102,8 +102,8 @@ def _facts(job: QueuedTaskRecord) -> list[tuple[str, Any]]:
 
 
 def _arguments(job: QueuedTaskRecord) -> list[Block]:
-    rows = [(str(index), _compact(value)) for index, value in enumerate(job.args)]
-    rows += [(name, _compact(value)) for name, value in job.kwargs.items()]
+    rows = [(str(index), _compact(value)) for index, value in enumerate(job.shown_args)]
+    rows += [(name, _compact(value)) for name, value in job.shown_kwargs.items()]
     return [Heading("Arguments"), Pairs(tuple(rows))] if rows else []
 
 

@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from datetime import datetime
-from urllib.parse import urlsplit, urlunsplit
 
 import click
 
@@ -18,6 +17,7 @@ from litestar_queues.clock import SECOND
 from litestar_queues.master import notices as n
 from litestar_queues.models import Status
 from litestar_queues.nodes import PoolEntry
+from litestar_queues.redaction import shown_url
 from lq.render.text import duration, printable
 from lq.render.writer import LineWriter
 
@@ -104,7 +104,7 @@ class Printer:
         catalogue = started.catalogue
         self._write(click.style(f"lq {self._version}", bold=True) + f"  node {started.node[:8]}")
         self._field("app", catalogue.app or "none (tasks imported by name)")
-        self._field("store", hide_password(started.url))
+        self._field("store", shown_url(started.url))
         for pool in started.pools:
             self._field("pool", _pool(pool))
         names = sorted(task.name for task in catalogue.tasks)
@@ -183,16 +183,6 @@ class Printer:
     def flush(self) -> None:
         """Wait a moment until what was said is written."""
         self._out.flush(_PATIENCE)
-
-
-def hide_password(url: str) -> str:
-    """Return *url* with its password, if it has one, shown as ``***``."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}{port}"))
 
 
 def _pool(pool: PoolEntry) -> str:

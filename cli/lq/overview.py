@@ -10,6 +10,7 @@ from litestar_queues.clock import SECOND, Clock, SystemClock, to_datetime
 from litestar_queues.master.liveness import is_locked
 from litestar_queues.models import Query, QueuedTaskRecord, QueueStatistics, Status
 from litestar_queues.nodes import Node, WorkerState
+from litestar_queues.redaction import shown_url
 from litestar_queues.store import Store
 from lq.render.page import Block, Cell, Heading, Pairs, Table
 from lq.render.text import ago, duration, size
@@ -34,7 +35,7 @@ async def gather(store: Store, clock: Clock | None = None) -> Picture:
     """Read what the overview shows."""
     nodes = await store.nodes()
     return Picture(
-        url=store.url,
+        url=shown_url(store.url),
         now=(clock or SystemClock()).now(),
         queues=await store.statistics(),
         oldest=await store.oldest_waiting(),

@@ -145,7 +145,7 @@ class Master:
         self._rounds = Rounds(store, self._node, self._clock, crew, self._tell, crew.relieved)
         watch = Watch(store, self._node, self._clock, self, self._tell, self._catalogue.backends)
         await store.beat(self.snapshot())
-        await store.publish(self._node, self._catalogue, now=self._clock.now())
+        await store.publish(self._node, self._catalogue.shown(), now=self._clock.now())
         await watch.adopt()
         crew.open(self._pools, self._rounds, files, store.url, self._catalogue, watch.publish_soon)
         self._tell(Started(self._node, store.url, self._catalogue, planned))

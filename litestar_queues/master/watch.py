@@ -154,7 +154,7 @@ class Watch:
     async def _publish(self) -> None:
         catalogue = self._unpublished
         if catalogue is not None:
-            await self._store.publish(self._node, catalogue, now=self._clock.now())
+            await self._store.publish(self._node, catalogue.shown(), now=self._clock.now())
             if self._unpublished is catalogue:
                 self._unpublished = None
 

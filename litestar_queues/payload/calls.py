@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from litestar_queues import redaction
 from litestar_queues.exceptions import PayloadError, TaskDefinitionError
 from litestar_queues.nodes import Parameter
 from litestar_queues.payload.comparing import TOO_DEEP, difference, flaw
-from litestar_queues.payload.conversion import ENCODE_ERRORS, Slot, encode, resolve_early, resolve_late, schema
+from litestar_queues.payload.conversion import ENCODE_ERRORS, Slot, encode, resolve, resolve_early, resolve_late, schema
+from litestar_queues.redaction import RESULT
 
 INJECTABLE = frozenset({"_job_id", "_task_context"})
 """Parameters that the worker fills in; not part of the caller's signature."""
@@ -78,7 +80,7 @@ class _Slots:
 class CallCodec:
     """The calls of one function, to JSON and back."""
 
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+    def __init__(self, name: str, function: Callable[..., Any], redact: Collection[str] = ()) -> None:
         self._name = name
         self._function = function
         whole = inspect.signature(function)
@@ -93,8 +95,13 @@ class CallCodec:
         self._still_required = [left & required for left in self._left]
         self._as_given = _count_before_injected(name, whole)
         self._annotations = {each.name: each.annotation for each in parameters if each.annotation is not each.empty}
+        self._returned = {} if whole.return_annotation is whole.empty else {RESULT: whole.return_annotation}
+        self._redact = _checked(name, redact, [*names, RESULT])
+        self._kinds = [(each.name, str(_KINDS[each.kind])) for each in parameters]
         hints = resolve_early(name, function, self._annotations)
-        self._slots = None if hints is None else _Slots(self.signature, hints, name)
+        self.secrets = self._redact
+        """Names of the parameters whose values are never shown; ``return`` for the result."""
+        self._slots = None if hints is None else self._take(hints)
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Check a call against the signature; ``TypeError`` as the call itself would raise it."""
@@ -119,7 +126,8 @@ class CallCodec:
         that would not come back as it is; both name the place.
         """
         slots = self._slots or self._resolve()
-        places = _Places(self._name, slots, args, kwargs)
+        secret = redaction.places(self._kinds, self.secrets, len(args), kwargs)
+        places = _Places(self._name, slots, args, kwargs, secret)
         text = places.encode()
         if not slots.trust(args, kwargs):
             places.check(text)
@@ -159,22 +167,36 @@ class CallCodec:
                 required=each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD),
                 annotation=_shown(each.annotation),
                 schema=schema(hints.get(each.name, Any)),
+                secret=each.name in self.secrets,
             )
             for each in self.signature.parameters.values()
         )
 
     def _resolve(self) -> _Slots:
         hints = resolve_late(self._name, self._function, self._annotations)
-        self._slots = _Slots(self.signature, hints, self._name)
+        self._slots = self._take(hints)
         return self._slots
+
+    def _take(self, hints: Mapping[str, Any]) -> _Slots:
+        hints = {**hints, **(_resolve_if_possible(self._function, self._returned))}
+        self.secrets = self._redact | {each for each, hint in hints.items() if redaction.is_secret(hint)}
+        return _Slots(self.signature, hints, self._name)
 
 
 class _Places:
     """The arguments of one call with their names, for what is to be said of them."""
 
-    __slots__ = ("_args", "_kwargs", "_slots", "_who")
+    __slots__ = ("_args", "_kwargs", "_secret", "_slots", "_who")
 
-    def __init__(self, who: str, slots: _Slots, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        who: str,
+        slots: _Slots,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        secret: Sequence[redaction.Place] = (),
+    ) -> None:
+        self._secret = secret
         self._who = who
         self._slots = slots
         self._args = args
@@ -182,7 +204,8 @@ class _Places:
 
     def encode(self) -> bytes:
         try:
-            return encode({"args": self._args, "kwargs": self._kwargs})
+            call: dict[str, Any] = {"args": self._args, "kwargs": self._kwargs}
+            return encode({**call, "secret": self._secret} if self._secret else call)
         except RecursionError as error:
             raise self._error(_TOO_DEEP) from error
         except ENCODE_ERRORS as error:
@@ -192,8 +215,11 @@ class _Places:
         """Decode *text* as the worker would, and refuse what comes back as something else."""
         call = _read(text, self._who)
         raws = [*call.args, *call.kwargs.values()]
-        for (name, slot, value), raw in zip(self._each(), raws, strict=True):
+        for (place, name, slot, value), raw in zip(self._each(), raws, strict=True):
             if slot.trusts(value):
+                continue
+            if place in self._secret:
+                self._check_secret(name, slot, value, raw)
                 continue
             try:
                 found = difference(value, slot.decode(raw, f"{self._who}: {name}"), name)
@@ -207,26 +233,44 @@ class _Places:
             if found is not None:
                 raise self._error(found)
 
-    def _each(self) -> Iterator[tuple[str, Slot, Any]]:
+    def _check_secret(self, name: str, slot: Slot, value: Any, raw: Any) -> None:
+        """Do the same, and say nothing of the value, nor of what others say of it."""
+        try:
+            found = difference(value, slot.decode(raw, name), name)
+        except PayloadError:
+            msg = f"{self._who}: {name} is not of its parameter's type (its value is {redaction.HIDDEN})"
+            raise TypeError(msg) from None
+        except RecursionError:
+            found = TOO_DEEP
+        if found is not None:
+            problem = f"{name} would come back as something else (its value is {redaction.HIDDEN})"
+            raise self._error(problem)
+
+    def _each(self) -> Iterator[tuple[redaction.Place, str, Slot, Any]]:
         for index, value in enumerate(self._args):
-            yield (*self._slots.at(index), value)
+            yield (index, *self._slots.at(index), value)
         for name, value in self._kwargs.items():
-            yield name, self._slots.of(name), value
+            yield name, name, self._slots.of(name), value
 
     def _first_flaw(self) -> str | None:
         try:
-            return next(filter(None, (flaw(value, name) for name, _, value in self._each())), None)
+            flaws = ((place, name, flaw(value, name)) for place, name, _, value in self._each())
+            place, name, found = next((each for each in flaws if each[2] is not None), (0, "", None))
         except RecursionError:
             return _TOO_DEEP
+        is_hidden = found is not None and place in self._secret
+        return f"{name} cannot be stored (its value is {redaction.HIDDEN})" if is_hidden else found
 
     def _error(self, problem: str) -> PayloadError:
         return PayloadError(f"{self._who} cannot be enqueued: {problem}")
 
 
-def encode_plain(what: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-    """Return a call of a task that is known by name only: plain JSON values."""
+def encode_plain(
+    what: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], secret: Sequence[redaction.Place] = ()
+) -> str:
+    """Return a call of a task that is known by name only: plain JSON values, some of them *secret*."""
     slots = _Slots(inspect.Signature(), {}, what)
-    places = _Places(what, slots, args, kwargs)
+    places = _Places(what, slots, args, kwargs, secret)
     text = places.encode()
     if not slots.trust(args, kwargs):
         places.check(text)
@@ -259,6 +303,25 @@ def _count_before_injected(name: str, signature: inspect.Signature) -> int | Non
         elif each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD):
             positional.append(each.name)
     return first if first is not None and first < len(positional) else None
+
+
+def _resolve_if_possible(function: Callable[..., Any], annotations: dict[str, Any]) -> dict[str, Any]:
+    """Return *annotations* as types; none where they are no types here, which is for the results' codec to say."""
+    try:
+        return resolve(function, annotations)
+    except (NameError, TypeError):
+        return {}
+
+
+def _checked(task: str, redact: Collection[str], names: Collection[str]) -> frozenset[str]:
+    if isinstance(redact, str):
+        msg = f"task {task!r}: redact takes names, not one text; write redact=({redact!r},)"
+        raise TaskDefinitionError(msg)
+    for name in redact:
+        if name not in names:
+            msg = f"task {task!r}: redact names {name!r}, which is no parameter of it (they are: {', '.join(names)})"
+            raise TaskDefinitionError(msg)
+    return frozenset(redact)
 
 
 def _shown(annotation: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from litestar_queues.exceptions import QueueConfigurationError
+from litestar_queues.redaction import shown_url
 from litestar_queues.store.base import Store
 
 Durability = Literal["power", "process"]
@@ -24,5 +25,5 @@ async def open_store(url: str, *, create: bool = True, durability: Durability = 
         from litestar_queues.store.sqlite import SQLiteStore
 
         return await SQLiteStore.open(url, create=create, durability=durability)
-    msg = f"queue_backend {url!r} names no store; use sqlite:///path/to/file.db"
+    msg = f"queue_backend {shown_url(url)!r} names no store; use sqlite:///path/to/file.db"
     raise QueueConfigurationError(msg)

@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -84,8 +85,23 @@ def leave_signals_to_master() -> None:
 
 
 def restore_signals_in_forks() -> None:
-    """Let processes that a job forks be ended by the signals that are left to the master here."""
-    os.register_at_fork(after_in_child=_restore_signals)
+    """Let processes that a job forks be ended by the signals that are left to the master here.
+
+    They are blocked over the fork: one that comes before the child has its own handlers waits for those.
+    """
+    masks = threading.local()
+
+    def block() -> None:
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT)
+
+    def unblock() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    def restore() -> None:
+        _restore_signals()
+        unblock()
+
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=restore)
 
 
 def _restore_signals() -> None:

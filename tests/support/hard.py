@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import random
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from litestar_queues import INJECTED, Snooze, TaskExecutionContext, wire
+from litestar_queues import INJECTED, Secret, Snooze, TaskExecutionContext, wire
 from litestar_queues.events import require_current_task_context
 from litestar_queues.master import strays
 from support import logbook
@@ -178,6 +179,20 @@ def leak(mebibytes: int) -> int:
 def process_facts() -> dict[str, float]:
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return {"pid": os.getpid(), "nice": os.nice(0), "random": random.random(), "descriptors": descriptors}
+
+
+@task(redact=("return",))
+def charge(amount: int, card: Secret[str], _task_context: TaskExecutionContext = INJECTED) -> str:
+    """Say the secret in every way that a task can say something."""
+    _task_context.log_sync(f"charging {card}", payload={"card": card})
+    _task_context.progress_sync(1, 2, message=f"half of {card}")
+    _task_context.event_sync("charged", f"event {card}")
+    logging.getLogger("charge").warning("logged %r", card)
+    print("printed", card)
+    if amount < 0:
+        msg = f"cannot charge {card}"
+        raise ValueError(msg)
+    return f"charged {card}"
 
 
 @task

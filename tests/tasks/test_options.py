@@ -81,7 +81,7 @@ def test_an_unknown_option_is_a_type_error_that_lists_those_there_are(name: str)
 
 
 def test_the_options_are_one_list_in_three_places() -> None:
-    alone = {"retry_on", "no_retry_on", "description"}
+    alone = {"retry_on", "no_retry_on", "description", "redact"}
     [*_, overload] = get_overloads(task)
     declared = {name for name, each in inspect.signature(overload).parameters.items() if each.kind == each.KEYWORD_ONLY}
     assert declared - alone == options.NAMES - options.MOMENTS
@@ -99,7 +99,7 @@ def test_using_changes_a_copy_and_none_takes_an_option_back() -> None:
     assert (job(copy).queue, job(copy).timeout, job(copy).priority) == ("b", None, 3)
 
 
-@pytest.mark.parametrize("name", ["retry_on", "no_retry_on", "name", "description"])
+@pytest.mark.parametrize("name", ["retry_on", "no_retry_on", "name", "description", "redact"])
 def test_using_refuses_what_belongs_to_the_task_alone(name: str) -> None:
     @task
     def made() -> None:
