@@ -216,7 +216,8 @@ class Nursery:
         delay = growing_delay(self.failures - 1) if self.failures > 1 else 0.0
         self._tell(ZygoteEnded(dead.pid, dead.exit, delay))
         if delay:
-            self.problem = f"the zygote {dead.exit}, the {self.failures}th in a row"
+            if self.failures >= BROKEN_AFTER:
+                self.problem = f"the zygote {dead.exit}, {self.failures} times in a row"
             self._try_later(delay)
         else:
             self._try()

@@ -183,6 +183,18 @@ async def test_a_zygote_that_dies_again_and_again_is_started_later_each_time_and
     assert await (await service.enqueue(zoo.good, 1)).get(60) == 2
 
 
+async def test_a_master_that_is_told_to_stop_while_it_waits_for_a_zygote_ends_in_good_order(
+    service: QueueService, start_master: StartMaster
+) -> None:
+    master = start_master("--concurrency", "1").until_serving()
+    for delay in ("at once", "in 0.1 s", "in 0.2 s"):
+        [zygote] = wait_until(lambda: master.workers() and master.zygotes(), "there is a zygote, with a worker")
+        os.kill(zygote, signal.SIGKILL)
+        wait_until(lambda delay=delay: f"next try {delay}" in master.log, "its death is heard of")
+    master.signal(signal.SIGTERM)
+    assert master.wait() == 0
+
+
 async def test_a_master_that_was_stopped_itself_does_not_blame_its_zygote(
     service: QueueService, start_master: StartMaster, logbook_file: Path
 ) -> None:
