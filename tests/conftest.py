@@ -15,9 +15,10 @@ from litestar_queues import QueueConfig, QueueService
 from support import history, logbook
 from support.masters import RunningMaster
 
-# A shell's background job ignores SIGINT, and so would every process that the tests start and signal.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell's background job ignores SIGINT, what nohup starts SIGHUP, and so would every process that the tests start.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, usual)
 # Hundreds of interpreters are started here: without cached bytecode each compiles the package again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

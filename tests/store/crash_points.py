@@ -24,7 +24,7 @@ from litestar_queues.store import open_store
 from store.scenario import Content, History, content, serve
 from support import vfs
 
-SWEPT_WHOLE = 40
+SWEPT_WHOLE = 30
 """Points of a kind that are all tried; of the later ones every n-th."""
 
 
