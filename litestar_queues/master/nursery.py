@@ -20,6 +20,8 @@ from litestar_queues.nodes import Catalogue
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 30.0
+MOST_LINES = 1_000
+"""Lines of a zygote that are passed on."""
 BROKEN_AFTER = 5
 """Failures in a row after which one is sure that it is not chance."""
 ANSWER_WITHIN = 5.0
@@ -175,8 +177,12 @@ class Nursery:
             worker.exited(exited.status, exited.cpu, exited.rss)
 
     def zygote_wrote(self, zygote: ZygoteProcess, line: str) -> None:
-        """Pass on what the import wrote."""
-        self._tell(WorkerSpoke("zygote", line))
+        """Pass on what the import wrote, within reason: a thread of the application's may go on for ever."""
+        zygote.lines += 1
+        if zygote.lines <= MOST_LINES:
+            self._tell(WorkerSpoke("zygote", line))
+        elif zygote.lines == MOST_LINES + 1:
+            self._tell(WorkerSpoke("zygote", f"(pid {zygote.pid}) has written {MOST_LINES:,} lines; no more are shown"))
 
     def zygote_died(self, zygote: ZygoteProcess) -> None:
         """Have its workers buried, and start the next."""

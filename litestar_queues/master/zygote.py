@@ -86,6 +86,8 @@ class ZygoteProcess:
         self.is_ready = False
         self.is_dead = False
         self.exit = ""
+        self.lines = 0
+        """Written so far."""
         self._control, far = wire.pair()
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         try:

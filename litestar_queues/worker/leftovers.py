@@ -17,6 +17,7 @@ from litestar_queues.wire import COOKIE
 PATIENCE = 2.0
 """Seconds that killed processes get to be gone; one in an uninterruptible call is reported and left."""
 _LOOK_EVERY = 0.001
+_HELPER = "from multiprocessing.resource_tracker import main"
 
 
 def has_children() -> bool:
@@ -29,12 +30,19 @@ def has_children() -> bool:
 
 
 def end_all() -> list[str]:
-    """Kill and reap every descendant, and return those that were alive, as ``PID command``."""
+    """Kill and reap every descendant, and return those that were alive, as ``PID command``.
+
+    Spared is Python's own helper, which keeps count of shared memory for the whole process: killed, it
+    would be started anew by the next job, and complain of what it has forgotten.
+    """
     own = os.getpid()
     found: dict[int, str] = {}
     give_up = time.monotonic() + PATIENCE
     while reap_dead() and time.monotonic() < give_up:
-        for pid in _descendants(own):
+        victims = [pid for pid in _descendants(own) if _HELPER not in _command_of(pid)]
+        if not victims:
+            break
+        for pid in victims:
             found.setdefault(pid, f"{pid} {_command_of(pid)}")
             _kill(pid)
         time.sleep(_LOOK_EVERY)

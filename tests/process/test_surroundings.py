@@ -288,6 +288,34 @@ async def test_what_is_allowed_to_live_on_does_whatever_it_is(
     assert (await result.refresh()).status == "completed"
 
 
+async def test_pythons_own_helper_of_shared_memory_is_nobodys_leftover(
+    service: QueueService, start_master: StartMaster
+) -> None:
+    start_master("--import", "support.hard", "--concurrency", "1").until_serving()
+    results = [await service.enqueue(hard.share_memory) for _ in range(3)]
+    assert len({await result.get(30) for result in results}) == 1
+    said = [event.message for result in results for event in await result.events() if event.level]
+    assert said == []
+
+
+CHATTY = """
+import threading
+def chat():
+    while True:
+        print("chat")
+threading.Thread(target=chat, daemon=True).start()
+"""
+
+
+async def test_a_thread_of_the_import_that_prints_without_end_fills_no_screen(
+    service: QueueService, start_master: StartMaster, tmp_path: Path, url: str
+) -> None:
+    master = start_master(*write_app(tmp_path, url, before=CHATTY), serve=None, url=None).until_serving()
+    assert await (await service.enqueue(zoo.good, 1)).get(30) == 2
+    wait_until(lambda: "no more are shown" in master.log, "it is cut off")
+    assert master.log.count("chat\n") <= 1_000
+
+
 SLOW_IMPORT = "import time, pathlib\nwhile pathlib.Path('slow').exists():\n    time.sleep(0.01)\n"
 
 

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from itertools import repeat
+from multiprocessing import shared_memory
 from pathlib import Path
 
 import msgspec
@@ -193,6 +194,15 @@ def charge(amount: int, card: Secret[str], _task_context: TaskExecutionContext =
         msg = f"cannot charge {card}"
         raise ValueError(msg)
     return f"charged {card}"
+
+
+@task
+def share_memory() -> int:
+    """Use shared memory, of which a helper process of Python's keeps count."""
+    block = shared_memory.SharedMemory(create=True, size=10)
+    block.close()
+    block.unlink()
+    return os.getpid()
 
 
 @task
