@@ -269,7 +269,7 @@ BUGS = (
         _M + "dispatch.py",
         "        for lane in list(self._pool_of):\n            self.take_back(lane)\n        for pool",
         "        for pool",
-        WAITING,
+        (*WAITING, *ZOO),
     ),
     Planted(
         "starts are not remembered",

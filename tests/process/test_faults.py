@@ -459,6 +459,48 @@ async def test_everything_that_was_said_before_a_death_is_kept_in_order(
         assert said == [f"word {number}" for number in range(2_000)]
 
 
+PATIENT = """
+import sys
+from litestar_queues.master import timekeeper
+timekeeper.DAWDLE = 3600 * 1_000_000_000
+from lq.__main__ import main
+sys.argv = ["lq", "worker", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.fault(
+    "B6", "SIGTERM while jobs wait at a worker whose job hangs", "they are given back by the drain itself, at once"
+)
+async def test_a_drain_takes_back_what_waits_behind_a_job_that_goes_on(
+    service: QueueService, tmp_path: Path, url: str
+) -> None:
+    path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH", "")]))
+    arguments = ["--import", "support.zoo", "--concurrency", "1", "--drain-timeout", "60", "--url", url]
+    # Nobody else takes them back: the look at those who wait in vain would do so after 50 ms.
+    master = subprocess.Popen(
+        [sys.executable, "-c", PATIENT, *arguments], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}
+    )
+    flag = tmp_path / "hang"
+    short = [TaskRequest(zoo.sometimes_hangs, (str(flag), number)) for number in range(1, 101)]
+    for result in await service.enqueue_many(short):
+        await result.wait(30)
+    flag.touch()
+    hangs, *rest = await service.enqueue_many([TaskRequest(zoo.sometimes_hangs, (str(flag), 0)), *short[:20]])
+
+    async def counts(**wanted: int) -> bool:
+        found = await service.get_statistics()
+        return all(getattr(found, status) == count for status, count in wanted.items())
+
+    await eventually(lambda: counts(running=21), "all are at the worker")
+    master.terminate()
+    await eventually(lambda: counts(running=1, pending=20), "what has not begun is given back")
+    assert (await hangs.refresh()).status == "running"
+    master.terminate()
+    assert master.wait(30) == 8
+    assert {record.attempt for record in [await result.refresh() for result in rest]} == {0}
+
+
 LATE_EXIT = """
 import atexit, os, sys, time
 from lq.__main__ import main

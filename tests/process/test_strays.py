@@ -152,6 +152,27 @@ async def test_kills_of_every_kind_leave_nothing_behind(
     assert os.listdir(folder / "run") == []
 
 
+@pytest.mark.fault("A19", "a process that forks and ends all the time, and a job that hangs", "it is gone with the job")
+async def test_a_process_that_is_another_one_every_moment_is_ended_with_its_job(
+    service: QueueService, start_master: StartMaster, logbook_file: Path
+) -> None:
+    master = start_master("--import", "support.hard", "--concurrency", "1").until_serving()
+    hops = await service.enqueue(hard.start_and_hang.using(timeout=0.3, kill_grace=0.1), "hops")
+    assert (await hops.wait(30)).status == "failed"
+    worker = int(logbook.read(logbook_file)[0][1])
+    # Nothing of the worker's session may be seen in many looks: one look could miss it.
+    for _ in range(50):
+        assert [pid for pid in master.strays() if session_of(pid) == worker] == []
+    assert await (await service.enqueue(zoo.good, 1)).get(30) == 2
+
+
+def session_of(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
+
+
 PROBE = """
 import json, sys, time
 from litestar_queues.master import liveness

@@ -79,6 +79,8 @@ def _leave(how: str) -> int:
             return subprocess.Popen(
                 ["sh", "-c", "while :; do echo said; echo said >&2; echo . >>said; sleep 0.05; done"]
             ).pid
+        case "hops":
+            return _hopper()
         case "system":
             file = f"/tmp/lq-test-{os.getpid()}-{time.monotonic_ns()}"
             os.system(f"sleep 1000 & echo $! > {file}")
@@ -87,6 +89,16 @@ def _leave(how: str) -> int:
             return pid
         case _:
             return _daemon()
+
+
+def _hopper() -> int:
+    """Start a process that is another one every moment: it forks, and ends."""
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            if os.fork():
+                os._exit(0)
+    return pid
 
 
 def _daemon() -> int:
