@@ -200,3 +200,17 @@ async def test_the_job_that_keeps_a_key_for_ever_may_be_added_again_by_id(store:
     assert await store.add([job]) == [Added(first.id, first.number, Status.COMPLETED)]
     mixed = await store.add([new_job(), keyed(), new_job()])
     assert [entry.deduplicated for entry in mixed] == [False, True, False]
+
+
+async def test_a_key_whose_job_has_ended_is_free_and_the_next_holder_is_the_one_that_is_told(store: Store) -> None:
+    for _ in range(2):
+        await store.add([new_job(key="k")])
+        [claimed] = await claim(store)
+        await store.settle([settlement(claimed)])
+    [held] = await store.add([new_job(key="k", on_duplicate="raise")])
+    assert (held.number, held.refused, held.deduplicated) == (3, False, False)
+    for how in ("reuse", "replace"):
+        [told] = await store.add([new_job(key="k", on_duplicate=how)])
+        assert (told.number, told.id, told.deduplicated) == (3, held.id, True)
+    [refused] = await store.add([new_job(key="k", on_duplicate="raise")])
+    assert (refused.number, refused.refused) == (3, True)
