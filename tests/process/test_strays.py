@@ -152,6 +152,32 @@ async def test_kills_of_every_kind_leave_nothing_behind(
     assert os.listdir(folder / "run") == []
 
 
+@pytest.mark.fault(
+    "B2",
+    "kill -9 of zygote and master together while a daemon of a job lives on",
+    "it is gone before the job runs again",
+)
+async def test_what_both_zygote_and_master_left_is_ended_by_the_next_master(
+    service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path
+) -> None:
+    master = start_master("--import", "support.hard", "--concurrency", "1").until_serving()
+    flag = tmp_path / "go"
+    result = await service.enqueue(hard.start_and_wait, "daemon", str(flag))
+    [daemon] = wait_until(lambda: strays_in(logbook_file).values(), "the job has started its process")
+    [zygote] = master.zygotes()
+    master.signal(signal.SIGSTOP)  # it would end the daemon itself
+    os.kill(zygote, signal.SIGKILL)
+    worker = int(logbook.read(logbook_file)[0][1])
+    wait_until(lambda: not is_alive(worker), "the worker is gone with its zygote")
+    master.signal(signal.SIGKILL)
+    master.wait()
+    assert is_alive(daemon), "it has let go of everything that showed whose it is, but its cookie"
+    flag.touch()
+    start_master("--import", "support.hard", "--concurrency", "1")
+    assert [attempt.outcome for attempt in (await result.wait(30)).attempts] == ["lost", "succeeded"]
+    assert not is_alive(daemon)
+
+
 @pytest.mark.fault("A19", "a process that forks and ends all the time, and a job that hangs", "it is gone with the job")
 async def test_a_process_that_is_another_one_every_moment_is_ended_with_its_job(
     service: QueueService, start_master: StartMaster, logbook_file: Path

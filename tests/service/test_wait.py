@@ -52,10 +52,23 @@ async def _waiting(service: QueueService, count: int = 1) -> list[asyncio.Task[Q
     return waits
 
 
-async def _has_looked(service: QueueService) -> None:
+async def _is_asleep(service: QueueService) -> None:
     """Return once the watch has looked at its jobs, and sleeps: from now on something must wake it."""
-    while service.watcher._watches[asyncio.get_running_loop()]._asks_whole:
+    watch = service.watcher._watches[asyncio.get_running_loop()]
+    look, looking = watch._look, [0]
+
+    async def counted() -> None:
+        looking[0] += 1
+        await look()
+        looking[0] -= 1
+
+    watch._look = counted  # type: ignore[method-assign]
+    watch.ring()
+    quiet = 0
+    while quiet < 100:
         await asyncio.sleep(0)
+        quiet = 0 if looking[0] or watch._asks_whole or watch._seen == 0 else quiet + 1
+    watch._look = look  # type: ignore[method-assign]
 
 
 def _watched(service: QueueService) -> set[int]:
@@ -80,7 +93,7 @@ async def test_the_bell_wakes_and_not_the_poll(
     monkeypatch.setattr(watching, "SHORTEST_POLL", 60.0)
     monkeypatch.setattr(watching, "LONGEST_POLL", 60.0)
     [wait] = await _waiting(service)
-    await _has_looked(service)
+    await _is_asleep(service)
 
     async with within(5, "the bell"):
         await elsewhere.complete('"2026-01-02T03:04:05Z"')
@@ -91,7 +104,7 @@ async def test_with_every_doorbell_lost_a_wait_ends_within_the_poll(
     service: QueueService, elsewhere: Elsewhere, within: Within
 ) -> None:
     [wait] = await _waiting(service)
-    await _has_looked(service)
+    await _is_asleep(service)
     shutil.rmtree(Path(service.store.folder) / "bells")
 
     async with within(10, "the poll"):
@@ -106,7 +119,7 @@ async def test_where_no_bell_can_be_hung_a_wait_still_ends(
     shutil.rmtree(bells)
     bells.write_text("in the way")
     [wait] = await _waiting(service)
-    await _has_looked(service)
+    await _is_asleep(service)
 
     async with within(10, "the poll"):
         await elsewhere.complete('"2026-01-02T03:04:05Z"')
