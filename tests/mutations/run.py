@@ -2,7 +2,7 @@
 
 Each is planted into a copy of the project. The tests that should know are run first; if they pass,
 the whole suite is. What survives is printed, and makes the exit status 1. ``--quick`` leaves the
-whole suite out.
+whole suite out. A run of all of them writes ``docs/planted-bugs.md``.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from planted import BUGS, Planted
 
 ROOT = Path(__file__).parent.parent.parent
+PAGE = ROOT / "docs" / "planted-bugs.md"
 LEAVE = shutil.ignore_patterns(".git", ".venv", ".tox", "__pycache__", "*.db", "*.lq", ".mypy_cache", ".ruff_cache")
 
 
@@ -43,6 +45,20 @@ def passes(copy: Path, tests: tuple[str, ...], *, show: bool = False) -> bool:
     return done.returncode == 0
 
 
+def page(survivors: Collection[str], seconds: Mapping[str, float]) -> str:
+    """Return the last result as a page."""
+    lines = [
+        "# Planted bugs", "",
+        "Each is planted into a copy of the project, one at a time; the tests must notice. They are written from the design's",
+        "promises and the mechanisms' own texts. This is the last result of `tox -e mutations`.", "",
+        f"{len(BUGS) - len(survivors)} of {len(BUGS)} are caught.", "", "| bug | breaks | where | result |", "|---|---|---|---|",
+    ]  # fmt: skip
+    for bug in BUGS:
+        result = "survived" if bug.name in survivors else f"caught in {seconds[bug.name]:.0f} s"
+        lines.append(f"| {bug.name} | {bug.breaks} | {bug.file} | {result} |")
+    return "\n".join([*lines, ""])
+
+
 def main() -> int:
     """Plant them."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -53,11 +69,15 @@ def main() -> int:
     if not passes(ROOT, tuple(sorted({test for bug in bugs for test in bug.suspects})), show=True):
         sys.exit("the tests fail already without a bug: nothing could be learned")
     survivors: list[str] = []
+    seconds: dict[str, float] = {}
     for bug in bugs:
         started = time.monotonic()
         alive = survives(bug, quick=given.quick)
         survivors += [bug.name] if alive else []
+        seconds[bug.name] = time.monotonic() - started
         print(f"{'SURVIVED' if alive else 'caught  '}  {bug.name}  ({time.monotonic() - started:.0f} s)", flush=True)
+    if len(bugs) == len(BUGS):
+        PAGE.write_text(page(survivors, seconds), encoding="utf-8")
     print(f"{len(survivors)} survived" + (f": {', '.join(survivors)}" if survivors else ""))
     return 1 if survivors else 0
 

@@ -80,7 +80,8 @@ def _leave(how: str) -> int:
                 ["sh", "-c", "while :; do echo said; echo said >&2; echo . >>said; sleep 0.05; done"]
             ).pid
         case "hops":  # several: one may be seen by chance
-            return [_hopper() for _ in range(8)][0]
+            pids = [_hopper() for _ in range(8)]
+            return pids[0]
         case "system":
             file = f"/tmp/lq-test-{os.getpid()}-{time.monotonic_ns()}"
             os.system(f"sleep 1000 & echo $! > {file}")
