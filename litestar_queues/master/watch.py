@@ -108,8 +108,10 @@ class Watch:
         nodes = await self._store.nodes()
         folder = self._store.folder
         dead, living = await asyncio.to_thread(liveness.dead_nodes, folder, nodes, self._node)
-        jobs = await self._store.adopt(self._node, dead, living=[*living, self._node])
+        # Before they are adopted: another master that finds the same node dead, and takes none of its jobs,
+        # removes its files.
         starts = liveness.starts_of(folder, dead)
+        jobs = await self._store.adopt(self._node, dead, living=[*living, self._node])
         for job in jobs:
             # Adopting raised the fence by one; the cells show the claim before.
             started_at = starts.get((job.number, job.fence - 1))
