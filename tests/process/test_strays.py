@@ -136,13 +136,17 @@ async def test_kills_of_every_kind_leave_nothing_behind(
     await one_round()
     wait_until(is_calm, "the pool is full again")
     folder = Path(service.store.folder)
-    before = (held_by(master.pid), held_by(master.zygotes()[0]), sorted(os.listdir(folder / "run")))
+
+    def held() -> tuple[list[str], list[str], list[str]]:
+        return held_by(master.pid), held_by(master.zygotes()[0]), sorted(os.listdir(folder / "run"))
+
+    # The master looks into /proc now and then: what it holds for a moment is not what it keeps.
+    before = wait_until(lambda: (now := held()) == held() and now, "what is held stands still")
     threads = threads_of(master.pid)
     for _ in range(rounds):
         await one_round()
     wait_until(is_calm, "the pool is full again")
-    after = (held_by(master.pid), held_by(master.zygotes()[0]), sorted(os.listdir(folder / "run")))
-    assert after == before
+    wait_until(lambda: held() == before, lambda: f"nothing more is held than before: {held()} is {before}")
     # asyncio's pool of threads, in which strays are looked for, fills to its limit and no further.
     assert threads_of(master.pid) <= threads + (os.cpu_count() or 1) + 4
     assert threads_of(master.zygotes()[0]) == 1

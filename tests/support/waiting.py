@@ -12,15 +12,15 @@ DEADLINE = 30.0
 _LOOK_EVERY = 0.005
 
 
-def wait_until(condition: Callable[[], T], what: str, *, deadline: float = DEADLINE) -> T:
-    """Return the condition's first true value; fail after *deadline* seconds, naming *what*."""
+def wait_until(condition: Callable[[], T], what: str | Callable[[], str], *, deadline: float = DEADLINE) -> T:
+    """Return the condition's first true value; fail after *deadline* seconds, naming *what* (as it is then)."""
     until = time.monotonic() + deadline
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > until:
-            raise AssertionError(f"waited {deadline:g} s in vain: {what}")
+            raise AssertionError(f"waited {deadline:g} s in vain: {what if isinstance(what, str) else what()}")
         time.sleep(_LOOK_EVERY)
 
 
