@@ -20,6 +20,8 @@ from litestar_queues.lifecycle import DEFAULT_BACKOFF, LONGEST_BACKOFF, RetryBac
 from litestar_queues.models import OnDuplicate
 from litestar_queues.sizes import to_bytes
 
+KILL_GRACE = 2.0
+"""Seconds between the request to stop and the kill, where a task does not say."""
 _LARGEST_PRIORITY = 2**31
 _LONGEST = 100 * 365 * 24 * 3600
 """Seconds; a longer duration is a mistake in the unit."""
@@ -110,6 +112,27 @@ def check(given: Mapping[str, Any], who: str) -> Options:
             msg = f"{who}: {one} and {other} exclude each other; give one of them"
             raise ValueError(msg)
     return Options(**given)
+
+
+def fields(chosen: Options, task: str) -> dict[str, Any]:
+    """Return what *chosen* says of each job of *task*, as fields of a ``NewJob``: all but what hangs on the moment."""
+    return {
+        "task": task,
+        "queue": chosen.queue or "default",
+        "priority": chosen.priority or 0,
+        "max_retries": chosen.retries or 0,
+        "backoff": backoff_json(chosen.retry_backoff),
+        "timeout": None if chosen.timeout is None else to_microseconds(chosen.timeout),
+        "kill_grace": to_microseconds(KILL_GRACE if chosen.kill_grace is None else chosen.kill_grace),
+        "key": chosen.key,
+        "key_scope": "" if chosen.key_scope == "global" else task,
+        "key_forever": chosen.unique_until == "forever",
+        "on_duplicate": chosen.on_duplicate or "reuse",
+        "profile": chosen.execution_profile,
+        "max_rss": None if chosen.max_rss is None else to_bytes(chosen.max_rss),
+        "allow_background": bool(chosen.allow_background),
+        "metadata": None if not chosen.metadata else msgspec.json.encode(chosen.metadata).decode(),
+    }
 
 
 def refuse_unknown(given: Mapping[str, Any], known: frozenset[str], who: str) -> None:

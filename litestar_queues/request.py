@@ -21,9 +21,6 @@ from litestar_queues.registry import tasks
 from litestar_queues.sizes import to_bytes
 from litestar_queues.tasks import Task
 
-KILL_GRACE = 2.0
-"""Seconds between the request to stop and the kill, where a task does not say."""
-
 
 def split_options(task: Task[..., Any] | None, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return which of *kwargs* are options and which are the task's.
@@ -31,6 +28,8 @@ def split_options(task: Task[..., Any] | None, kwargs: Mapping[str, Any]) -> tup
     A name that the task has as a parameter is the task's, whatever it means elsewhere: give that
     option with ``using``. A task that is not known here takes what is no option.
     """
+    if not kwargs:
+        return {}, {}
     own = set() if task is None else set(task.codec.signature.parameters)
     options = {name: value for name, value in kwargs.items() if name in opts.NAMES and name not in own}
     return options, {name: value for name, value in kwargs.items() if name not in options}
@@ -48,8 +47,8 @@ def build_job(
     """Return the job of one call; refuses what the signature, the codec, the limits or the options refuse."""
     task.codec.bind(args, kwargs)
     payload = task.codec.encode(args, kwargs)
-    chosen = task.using(**options).checked if options else task.checked
-    return _new_job(task.name, payload, chosen, config=config, now=now)
+    chosen = task.using(**options) if options else task
+    return _new_job(payload, chosen.checked, chosen.fields, config=config, now=now)
 
 
 def build_known_job(
@@ -87,7 +86,7 @@ def build_named_job(
         defaults = _defaults(entry)
     payload = encode_plain(name, args, kwargs, _secret_places(entry, args, kwargs))
     chosen = opts.check(opts.merge(defaults, options), f"task {name!r}")
-    return _new_job(name, payload, chosen, config=config, now=now)
+    return _new_job(payload, chosen, opts.fields(chosen, name), config=config, now=now)
 
 
 def entry_of(task: Task[..., Any]) -> TaskEntry:
@@ -102,7 +101,7 @@ def entry_of(task: Task[..., Any]) -> TaskEntry:
         backoff=opts.backoff_json(chosen.retry_backoff),
         has_own_backoff=task.has_own_backoff,
         timeout=None if chosen.timeout is None else to_microseconds(chosen.timeout),
-        kill_grace=to_microseconds(KILL_GRACE if chosen.kill_grace is None else chosen.kill_grace),
+        kill_grace=to_microseconds(opts.KILL_GRACE if chosen.kill_grace is None else chosen.kill_grace),
         key=chosen.key,
         key_scope="" if chosen.key_scope == "global" else task.name,
         unique_until=chosen.unique_until,
@@ -127,40 +126,29 @@ def _secret_places(entry: TaskEntry | None, args: tuple[Any, ...], kwargs: Mappi
     return redaction.places([(each.name, each.kind) for each in entry.parameters], secrets, len(args), kwargs)
 
 
-def _new_job(name: str, payload: str, chosen: opts.Options, *, config: QueueConfig, now: int) -> NewJob:
-    check_size(payload, config.max_payload_bytes, name)
+def _new_job(
+    payload: str, chosen: opts.Options, fields: dict[str, Any], *, config: QueueConfig, now: int
+) -> NewJob:
+    """Return the job; *fields* are those of *chosen*, made once for all jobs of a task."""
+    check_size(payload, config.max_payload_bytes, fields["task"])
     backend = chosen.execution_backend or config.execution_backend
     config.kind_of(backend)
     return NewJob(
         id=uuid7(now),
-        task=name,
-        queue=chosen.queue or "default",
-        priority=chosen.priority or 0,
         payload=payload,
         checksum=checksum(payload),
         created_at=now,
         run_at=_run_at(chosen, now),
-        max_retries=chosen.retries or 0,
-        backoff=opts.backoff_json(chosen.retry_backoff),
-        timeout=None if chosen.timeout is None else to_microseconds(chosen.timeout),
-        kill_grace=to_microseconds(KILL_GRACE if chosen.kill_grace is None else chosen.kill_grace),
         expires_at=_expires_at(chosen, now),
-        key=chosen.key,
-        key_scope="" if chosen.key_scope == "global" else name,
-        key_forever=chosen.unique_until == "forever",
-        on_duplicate=chosen.on_duplicate or "reuse",
         backend=backend,
-        profile=chosen.execution_profile,
-        max_rss=None if chosen.max_rss is None else to_bytes(chosen.max_rss),
-        allow_background=bool(chosen.allow_background),
-        metadata=None if not chosen.metadata else msgspec.json.encode(chosen.metadata).decode(),
+        **fields,
     )
 
 
 def _run_at(chosen: opts.Options, now: int) -> int:
     if chosen.scheduled_at is not None:
         return max(from_datetime(chosen.scheduled_at), now)
-    return now + to_microseconds(chosen.run_after or 0)
+    return now if chosen.run_after is None else now + to_microseconds(chosen.run_after)
 
 
 def _expires_at(chosen: opts.Options, now: int) -> int | None:

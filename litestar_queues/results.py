@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -20,12 +20,21 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
+class AsAdded(NamedTuple):
+    """A job as it was added: its record is made when somebody asks for it, which few enqueuers do (4 µs)."""
+
+    job: NewJob
+    entry: Added
+
+
 class TaskResult(Generic[R]):
     """One job, and what was last known of it; ``refresh``, ``wait`` and ``get`` look again."""
 
-    def __init__(self, service: QueueService, record: QueuedTaskRecord, *, deduplicated: bool = False) -> None:
+    def __init__(
+        self, service: QueueService, seen: QueuedTaskRecord | AsAdded, *, deduplicated: bool = False
+    ) -> None:
         self._service = service
-        self._record = record
+        self._seen = seen
         self._deduplicated = deduplicated
 
     def __repr__(self) -> str:
@@ -34,27 +43,29 @@ class TaskResult(Generic[R]):
     @property
     def id(self) -> UUID:
         """The job's id."""
-        return self._record.id
+        return self.record.id
 
     @property
     def number(self) -> int:
         """The job's number, which people type: ``lq inspect 4821``."""
-        return self._record.number
+        return self.record.number
 
     @property
     def task_name(self) -> str:
         """The task's name."""
-        return self._record.task_name
+        return self.record.task_name
 
     @property
     def status(self) -> Status:
         """Where the job stood when it was last looked at."""
-        return self._record.status
+        return self.record.status
 
     @property
     def record(self) -> QueuedTaskRecord:
         """The job as it was last read."""
-        return self._record
+        if isinstance(self._seen, AsAdded):
+            self._seen = _first_record(self._seen.job, self._seen.entry)
+        return self._seen
 
     @property
     def deduplicated(self) -> bool:
@@ -64,7 +75,7 @@ class TaskResult(Generic[R]):
     @property
     def error(self) -> str | None:
         """The error in one line: the one that ended the job, or the last one while it is retried."""
-        return self._record.error
+        return self.record.error
 
     @property
     def result(self) -> R | None:
@@ -72,11 +83,11 @@ class TaskResult(Generic[R]):
 
         As the type the task declares; plain JSON values where the task is not known here.
         """
-        text = self._record.result_json
+        text = self.record.result_json
         if text is None:
             return None
         task = tasks.find(self.task_name)
-        value: R = self._record.result if task is None else task.results.decode(text)
+        value: R = self.record.result if task is None else task.results.decode(text)
         return value
 
     async def refresh(self) -> QueuedTaskRecord:
@@ -85,7 +96,7 @@ class TaskResult(Generic[R]):
         if record is None:
             msg = f"job #{self.number} ({self.task_name}) is not in the store any more; it has been pruned"
             raise JobGone(msg)
-        self._record = record
+        self._seen = record
         return record
 
     async def wait(self, timeout: float | None = None, poll_interval: float | None = None) -> QueuedTaskRecord:
@@ -95,14 +106,14 @@ class TaskResult(Generic[R]):
         less and less often, but at least every *poll_interval* seconds (1 s when not given). Raises
         ``TimeoutError`` after *timeout* seconds, ``JobGone`` when the job has been pruned.
         """
-        if self._record.is_terminal:
-            return self._record
+        if self.record.is_terminal:
+            return self.record
         try:
             async with asyncio.timeout(timeout):
                 await self._service.watcher.wait_until_ended(self.number, poll_interval=poll_interval)
         except TimeoutError:
             if (await self.refresh()).is_terminal:
-                return self._record
+                return self.record
             msg = f"job #{self.number} ({self.task_name}, {self.id}) is still {self.status} after {timeout:g} s"
             raise TimeoutError(msg) from None
         return await self.refresh()
@@ -131,8 +142,7 @@ class TaskResult(Generic[R]):
         return await self._service.task_events(self.number)
 
 
-def first_record(job: NewJob, added: Added) -> QueuedTaskRecord:
-    """Return the record of a job that has just been added, without reading it back."""
+def _first_record(job: NewJob, added: Added) -> QueuedTaskRecord:
     created = to_datetime(job.created_at)
     return QueuedTaskRecord(
         id=added.id,

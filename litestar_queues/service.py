@@ -19,7 +19,6 @@ from litestar_queues.exceptions import DuplicateJobError, JobNotFound, QueueErro
 from litestar_queues.immediate import Immediate
 from litestar_queues.models import (
     TERMINAL,
-    Added,
     NewJob,
     Query,
     QueuedTaskRecord,
@@ -31,7 +30,7 @@ from litestar_queues.models import (
 from litestar_queues.nodes import TaskEntry
 from litestar_queues.registry import tasks
 from litestar_queues.request import build_job, build_known_job, build_named_job, split_options
-from litestar_queues.results import TaskResult, first_record
+from litestar_queues.results import AsAdded, TaskResult
 from litestar_queues.store import Store, open_store
 from litestar_queues.synchronous import BlockingService, SyncQueueService
 from litestar_queues.tasks import Task
@@ -194,10 +193,12 @@ class QueueService:
             if entry.refused:
                 raise DuplicateJobError(job.task, job.key or "", entry.number)
         parts.watcher.ring(entry.number for entry in added)
-        return [
-            await self._result(job, entry, has_run=has_run)
-            for job, entry, has_run in zip(jobs, added, runs_here, strict=True)
-        ]
+        results = []
+        for job, entry, has_run in zip(jobs, added, runs_here, strict=True):
+            # It is read where it is not as it was added.
+            record = await self.get_task(entry.id) if entry.deduplicated or has_run else None
+            results.append(TaskResult(self, record or AsAdded(job, entry), deduplicated=entry.deduplicated))
+        return results
 
     async def get_task(self, id: UUID | str | int) -> QueuedTaskRecord | None:
         """Return a job with its attempts, by its id or its number (``4821``, ``"#4821"``); None if there is none."""
@@ -262,11 +263,6 @@ class QueueService:
         if self._parts().immediate.serves(job):  # it runs here, where nobody knows the task
             raise UnknownTaskError(task, tasks.names())
         return job
-
-    async def _result(self, job: NewJob, entry: Added, *, has_run: bool) -> TaskResult[Any]:
-        """Return the result of an added job; the job is read where it is not as it was added."""
-        record = await self.get_task(entry.id) if entry.deduplicated or has_run else None
-        return TaskResult(self, record or first_record(job, entry), deduplicated=entry.deduplicated)
 
     async def _split(self, task: Task[..., Any] | str, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return which of *given* are options and which are the task's, by its signature wherever that is."""

@@ -110,7 +110,7 @@ class Task(Generic[P, R]):
         self.func = function
         self.name = name
         self.options = dict(options)
-        self.checked = opts.check(self.options, f"task {name!r}")
+        self._choose(opts.check(self.options, f"task {name!r}"))
         self.description = description
         self.codec = CallCodec(name, function, redact)
         self.results = ResultCodec(name, function)
@@ -161,8 +161,14 @@ class Task(Generic[P, R]):
         checked = opts.check(merged, f"task {self.name!r}")
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
-        copy.options, copy.checked = merged, checked
+        copy.options = merged
+        copy._choose(checked)
         return copy
+
+    def _choose(self, checked: opts.Options) -> None:
+        self.checked = checked
+        self.fields = opts.fields(checked, self.name)
+        """What every job of it has in common."""
 
     @property
     def injected(self) -> frozenset[str]:
