@@ -126,9 +126,7 @@ def _secret_places(entry: TaskEntry | None, args: tuple[Any, ...], kwargs: Mappi
     return redaction.places([(each.name, each.kind) for each in entry.parameters], secrets, len(args), kwargs)
 
 
-def _new_job(
-    payload: str, chosen: opts.Options, fields: dict[str, Any], *, config: QueueConfig, now: int
-) -> NewJob:
+def _new_job(payload: str, chosen: opts.Options, fields: dict[str, Any], *, config: QueueConfig, now: int) -> NewJob:
     """Return the job; *fields* are those of *chosen*, made once for all jobs of a task."""
     check_size(payload, config.max_payload_bytes, fields["task"])
     backend = chosen.execution_backend or config.execution_backend

@@ -30,9 +30,7 @@ class AsAdded(NamedTuple):
 class TaskResult(Generic[R]):
     """One job, and what was last known of it; ``refresh``, ``wait`` and ``get`` look again."""
 
-    def __init__(
-        self, service: QueueService, seen: QueuedTaskRecord | AsAdded, *, deduplicated: bool = False
-    ) -> None:
+    def __init__(self, service: QueueService, seen: QueuedTaskRecord | AsAdded, *, deduplicated: bool = False) -> None:
         self._service = service
         self._seen = seen
         self._deduplicated = deduplicated

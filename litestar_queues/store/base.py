@@ -14,8 +14,8 @@ Rules that hold for every method:
 * **One sequence.** Every transaction takes the next number of one store-wide sequence and stamps
   what it changes with it.
 * **Counted.** The counts by queue and status change in the same transaction as the jobs.
-* **The doorbell is a hint.** After a commit, those who listen are woken; a lost bell costs time,
-  never a job.
+* **The doorbell is a hint.** A write wakes those who listen, watchers when it is committed, masters
+  as soon as a claim that they make will see it; a lost bell costs time, never a job.
 * **Time is given.** Methods that need the time take ``now`` (microseconds, wall clock); a store
   reads no clock of its own. (PostgreSQL, with several machines, uses the database's.)
 
@@ -119,7 +119,7 @@ class JobStore(Protocol):
         the key: ``reuse`` returns the live job, deduplicated; ``replace`` also gives it this
         payload, priority and ``run_at`` if it has not started; ``raise`` marks the entry as
         refused, and then nothing of the batch is added. A key taken with ``key_forever`` counts
-        as held after its job has ended. Masters are rung after the commit.
+        as held after its job has ended.
         """
         ...
 

@@ -48,17 +48,24 @@ class Ringer:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
-    def ring(self, *, masters: bool, changed: Collection[int], skip: Collection[str]) -> None:
-        """Ring masters if there may be work, and watchers of *changed* jobs; not those in *skip*."""
+    def ring_masters(self, *, skip: Collection[str]) -> None:
+        """Ring masters, but those in *skip*: there will be work as soon as this transaction is over.
+
+        It need not be over: whoever claims takes SQLite's lock to write first, and so waits for its end. The
+        master wakes up and hands the claim to its writer's thread while the disk is still writing this.
+        """
+        self._look()
+        for listed in list(self._listed.values()):
+            if listed.is_master and listed.name not in skip:
+                self._send(listed)
+
+    def ring_watchers(self, changed: Collection[int], *, skip: Collection[str]) -> None:
+        """Ring those who wait for *changed* jobs, but for those in *skip*; after the commit, for they only read."""
         self._look()
         now = time.monotonic()
         for listed in list(self._listed.values()):
-            if listed.name in skip:
-                continue
-            if listed.is_master:
-                if masters:
-                    self._send(listed)
-            elif changed and (listed.numbers is None or not listed.numbers.isdisjoint(changed)):
+            is_for = not listed.is_master and (listed.numbers is None or not listed.numbers.isdisjoint(changed))
+            if is_for and listed.name not in skip:
                 self._ring_watcher(listed, now)
 
     def pay(self) -> float | None:

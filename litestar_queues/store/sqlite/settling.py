@@ -98,7 +98,7 @@ def cancel(transaction: Transaction, numbers: Sequence[int], now: int, *, runnin
     started = [number for number, _, status in found if running and status == Status.RUNNING]
     if started:
         transaction.change(_ASK, (now, transaction.stamp, numbers_of(started)))
-        transaction.gives_work = True
+        transaction.asks_masters = True
     transaction.changed.update(waiting, started)
     standing = {number: Status(status) for number, _, status in found}
     return [standing.get(number) for number in numbers]

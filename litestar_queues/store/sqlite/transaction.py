@@ -44,7 +44,9 @@ class Transaction:
         self.changed: set[int] = set()
         """Jobs whose watchers are rung after the commit."""
         self.gives_work = False
-        """Masters are rung after the commit."""
+        """Masters are rung: there is something to claim."""
+        self.asks_masters = False
+        """Masters are rung after the commit: there is something to read."""
 
     @property
     def stamp(self) -> int:

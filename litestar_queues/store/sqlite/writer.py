@@ -215,33 +215,45 @@ class Writer:
     def _take_turn(self, group: list[_Operation]) -> None:
         self._turnstile.enter()
         try:
-            self._write(group)
-            self._commits += 1
-            if self._commits % _LOOK_AT_WAL_EVERY == 0:
-                self._checkpoint()
+            written = self._write(group)
         finally:
             self._turnstile.leave()
+        # Now that the next writer has its turn: the bells cost it 100 µs and more.
+        _resolve(group)
+        for transaction, skip in written:
+            self._ring_after(transaction, skip)
+        self._commits += 1
+        if self._commits % _LOOK_AT_WAL_EVERY == 0:
+            self._checkpoint_if_due()
 
-    def _write(self, group: list[_Operation]) -> None:
+    def _write(self, group: list[_Operation]) -> list[tuple[Transaction, frozenset[str]]]:
+        """Write *group* in one transaction, or each for itself if one fails; return what was committed, and by whom."""
+        skip = frozenset.intersection(*(operation.listeners for operation in group))
         try:
             self._begin()
             transaction = self._apply(group)
+            if transaction.gives_work:
+                # Whoever claims waits for this commit; its master wakes up meanwhile: see ``ring_masters``.
+                self._ringer.ring_masters(skip=skip)
             self._commit()
         # Whatever it is, those who wait must hear of it, and the thread must go on.
         except BaseException as error:
             self._rollback()
             if isinstance(error, _OneFailed) and len(group) > 1:
-                for operation in group:  # each for itself, so that a bad one does not hurt the others
-                    self._write([operation])
-                return
+                # Each for itself, so that a bad one does not hurt the others.
+                return [written for operation in group for written in self._write([operation])]
             cause = error.__cause__ if isinstance(error, _OneFailed) else error
             for operation in group:
                 operation.error = explain(cause or error, self._location)
-        else:
-            skip = frozenset.intersection(*(operation.listeners for operation in group))
-            if transaction.gives_work or transaction.changed:
-                self._ringer.ring(masters=transaction.gives_work, changed=transaction.changed, skip=skip)
-        _resolve(group)
+            return []
+        return [(transaction, skip)]
+
+    def _ring_after(self, transaction: Transaction, skip: frozenset[str]) -> None:
+        """Ring those who only read, and so would not see what is not committed."""
+        if transaction.asks_masters:
+            self._ringer.ring_masters(skip=skip)
+        if transaction.changed:
+            self._ringer.ring_watchers(transaction.changed, skip=skip)
 
     def _begin(self) -> None:
         if _identity_of(self._location.path) != self._identity:
@@ -284,15 +296,21 @@ class Writer:
         self._durability_set = self._durability
         set_durability(self._connection, self._durability_set)
 
-    def _checkpoint(self) -> None:
-        """Copy the WAL into the database when it has grown; the turn is held, so no writer meets it."""
+    def _checkpoint_if_due(self) -> None:
+        """Copy the WAL into the database when it has grown, in a turn, so that no writer meets it."""
         try:
             size = os.stat(self._log).st_size
         except OSError:
             return
         if size <= CHECKPOINT_AT:
             return
-        mode = "TRUNCATE" if size > TRUNCATE_AT else "PASSIVE"
+        self._turnstile.enter()
+        try:
+            self._checkpoint("TRUNCATE" if size > TRUNCATE_AT else "PASSIVE")
+        finally:
+            self._turnstile.leave()
+
+    def _checkpoint(self, mode: str) -> None:
         try:
             self._connection.execute("PRAGMA busy_timeout = 0")
             self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()

@@ -27,6 +27,18 @@ async def test_a_master_is_woken_by_whatever_may_give_it_work(store: Store, othe
         assert await bell.wait(LONG), "a running job is to be cancelled"
 
 
+async def test_a_master_that_claims_as_soon_as_it_is_rung_finds_what_it_was_rung_for(
+    store: Store, other: Store
+) -> None:
+    async with store.listen() as bell:
+        for _ in range(100):
+            adding = asyncio.ensure_future(other.add([new_job()]))
+            assert await bell.wait(LONG)
+            [job] = await claim(store)
+            [added] = await adding
+            assert job.number == added.number
+
+
 async def test_a_master_sleeps_through_what_gives_it_nothing(store: Store, other: Store) -> None:
     await other.add(new_jobs(2))
     async with store.listen() as bell:
