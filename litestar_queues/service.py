@@ -193,7 +193,7 @@ class QueueService:
             if entry.refused:
                 raise DuplicateJobError(job.task, job.key or "", entry.number)
         parts.watcher.ring(entry.number for entry in added)
-        results = []
+        results: list[TaskResult[Any]] = []
         for job, entry, has_run in zip(jobs, added, runs_here, strict=True):
             # It is read where it is not as it was added.
             record = await self.get_task(entry.id) if entry.deduplicated or has_run else None
