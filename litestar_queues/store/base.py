@@ -16,8 +16,10 @@ Rules that hold for every method:
 * **Counted.** The counts by queue and status change in the same transaction as the jobs.
 * **The doorbell is a hint.** A write wakes those who listen, watchers when it is committed, masters
   as soon as a claim that they make will see it; a lost bell costs time, never a job.
-* **Time is given.** Methods that need the time take ``now`` (microseconds, wall clock); a store
-  reads no clock of its own. (PostgreSQL, with several machines, uses the database's.)
+* **Time is given.** Methods that need the time take ``now`` (microseconds, wall clock), and decide by
+  it; a store reads no wall clock of its own. (PostgreSQL, with several machines, uses the
+  database's.) A claim is dated when its transaction begins: ``now`` and what the caller waited for
+  that, by the monotonic clock. So the dates of several masters' claims stand in the order of the claims.
 
 Errors: ``StoreFull``, ``StoreLocked``, ``StoreReadOnly``, ``StoreCorrupt``, ``StoreMissing``,
 ``StoreTooNew``, each a ``StoreError``. After an error at commit the outcome is unknown to the

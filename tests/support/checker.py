@@ -26,7 +26,8 @@ ENDED = {"completed", "failed", "cancelled", "expired"}
 CUT_SHORT = {"timed_out", "over_memory", "crashed", "suspected", "lost", "returned", "cancelled"}
 """Outcomes of runs that may have been ended from outside, before they could write a line."""
 LATE = 100_000
-"""Microseconds by which a claim may be dated too early: a master reads its clock, then waits for its turn to write."""
+"""Microseconds by which a claim may be dated too early: a master reads its clock a moment before it asks the store.
+What it then waits for its turn is counted in."""
 UNKNOWN = 0
 """The process of an attempt whose master died with it."""
 

@@ -70,12 +70,13 @@ _TAKEN = (
 _taken = msgspec.json.Decoder(list[ClaimedJob])
 
 
-def claim(transaction: Transaction, node: str, wants: Sequence[Want], now: int) -> Claims:
-    """Claim what *wants* ask for; see ``JobStore.claim``."""
+def claim(transaction: Transaction, node: str, wants: Sequence[Want], now: int, asked_at: int) -> Claims:
+    """Claim what *wants* ask for; see ``JobStore.claim``. *now* was read at *asked_at* (monotonic, nanoseconds)."""
     has_more = _put_in_place(transaction, now)
     transaction.write_counts()
     waiting: list[str] = transaction.json(_QUEUES)
-    jobs = tuple(_claim_one(transaction, node, want, waiting, now) for want in wants)
+    claimed_at = transaction.wall_time(now, asked_at)
+    jobs = tuple(_take(transaction, node, _choose(transaction, want, waiting, now), claimed_at) for want in wants)
     [(next_due,)] = transaction.rows(_NEXT_DUE)
     return Claims(jobs, now if has_more else next_due)
 
@@ -110,15 +111,16 @@ def _put_in_place(transaction: Transaction, now: int) -> bool:
     return len(found) >= MOVED_AT_ONCE
 
 
-def _claim_one(
-    transaction: Transaction, node: str, want: Want, waiting: Sequence[str], now: int
-) -> tuple[ClaimedJob, ...]:
+def _choose(transaction: Transaction, want: Want, waiting: Sequence[str], now: int) -> list[int]:
     if want.limit < 1:
-        return ()
-    numbers = _heads(transaction, want, waiting, now) if want.only is None else _the_only(transaction, want, now)
+        return []
+    return _heads(transaction, want, waiting, now) if want.only is None else _the_only(transaction, want, now)
+
+
+def _take(transaction: Transaction, node: str, numbers: list[int], claimed_at: int) -> tuple[ClaimedJob, ...]:
     if not numbers:
         return ()
-    transaction.change(_TAKE, (node, now, transaction.stamp, numbers_of(numbers)))
+    transaction.change(_TAKE, (node, claimed_at, transaction.stamp, numbers_of(numbers)))
     transaction.changed.update(numbers)
     jobs = _read(transaction, numbers)
     for job in jobs:

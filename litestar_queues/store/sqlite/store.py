@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -118,8 +119,10 @@ class SQLiteStore:
 
     async def claim(self, node: str, wants: Sequence[Want], *, now: int) -> Claims:
         """Give jobs to *node*."""
+        asked_at = time.monotonic_ns()
         weight = sum(want.limit for want in wants)
-        return await self._run(partial(claiming.claim, node=node, wants=wants, now=now), weight)
+        work = partial(claiming.claim, node=node, wants=wants, now=now, asked_at=asked_at)
+        return await self._run(work, weight)
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Verdict]:
         """Write what became of claimed jobs, fenced."""

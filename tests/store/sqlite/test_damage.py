@@ -1,10 +1,12 @@
 """Files that are not what they should be, and disks that are full: an error that says what to do."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sqlite3
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from litestar_queues.store.sqlite import connection as connecting
 from litestar_queues.store.sqlite import turnstile
 from litestar_queues.store.sqlite.connection import OutcomeUnknown, explain
 from litestar_queues.store.sqlite.location import Location
-from store.making import claim, new_job, new_jobs, settlement
+from store.making import NOW, claim, new_job, new_jobs, settlement, status_of
 from store.processes import url_of
 
 pytestmark = pytest.mark.anyio
@@ -109,6 +111,28 @@ async def test_a_turn_that_never_comes_is_gone_without_after_a_warning(
                     await store.add([new_job()])
     assert (tmp_path / "q.db").exists()
     assert len([record for record in caplog.records if "without a turn" in record.message]) == 1, "said once"
+
+
+@pytest.mark.fault("D6", "a claim that has to wait for its turn to write", "dated when it has it")
+async def test_a_claim_is_dated_when_its_turn_has_come(tmp_path: Path) -> None:
+    import fcntl
+
+    async with await open_store(url_of(tmp_path / "q.db")) as store:
+        await store.add([new_job()])
+        with open(tmp_path / "q.db.lq" / "write") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            begun = time.monotonic_ns()
+            claiming = asyncio.ensure_future(claim(store, now=NOW))
+            await asyncio.sleep(0)  # it has asked
+            asked = time.monotonic_ns()
+            for _ in range(5):  # a few milliseconds
+                assert await status_of(store, 1) == "pending"
+            free = time.monotonic_ns()
+        assert len(await claiming) == 1
+        ended = time.monotonic_ns()
+    with contextlib.closing(sqlite3.connect(tmp_path / "q.db")) as connection:
+        [(claimed_at,)] = connection.execute("SELECT claimed_at FROM lq_job").fetchall()
+    assert NOW + (free - asked) // 1_000 <= claimed_at <= NOW + (ended - begun) // 1_000
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="NOT TESTED: a full disk (mounting a small one needs root)")

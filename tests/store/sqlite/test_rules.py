@@ -3,6 +3,7 @@
 import asyncio
 import re
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -118,7 +119,7 @@ async def test_a_claim_costs_the_same_however_many_jobs_there_are(tmp_path: Path
         connection.set_progress_handler(tick, 1)
         transaction_ = transaction.Transaction(connection)
         connection.execute("BEGIN IMMEDIATE")
-        claims = claiming.claim(transaction_, "n", [Want(64, ("default",))], NOW)
+        claims = claiming.claim(transaction_, "n", [Want(64, ("default",))], NOW, time.monotonic_ns())
         transaction_.write_counts()
         connection.execute("COMMIT")
         connection.close()
