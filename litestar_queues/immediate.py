@@ -83,7 +83,9 @@ class Immediate:
             self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
         now, host = self.clock.now(), socket.gethostname()
-        row = Node(id=self.node, host=host, pid=os.getpid(), started_at=now, beat_at=now, app="immediate")
+        row = Node(
+            id=self.node, host=host, pid=os.getpid(), started_at=now, beat_at=now, kind="caller", app="immediate"
+        )
         await self.store.beat(row)
         self._is_known = True
 

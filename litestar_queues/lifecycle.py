@@ -36,8 +36,10 @@ MAX_CRASHES = 3
 """A job that kills its worker this often is failed: it would empty the pool for ever."""
 MAX_LOSSES = 5
 """A job may be running this often when its master dies before it is failed as the likely cause."""
-UNKNOWN_DELAY = 10 * SECOND
-"""How soon a job with an unknown task is tried again: a rolling deploy takes about this long."""
+UNKNOWN_SHORTEST = SECOND // 10
+"""How soon a job with an unknown task is tried again at first: another master may know it."""
+UNKNOWN_LONGEST = 10 * SECOND
+"""How soon at last, after waits that double: a rolling deploy takes about this long."""
 UNKNOWN_LIMIT = 600 * SECOND
 """How long a task may stay unknown before its job is failed."""
 
@@ -291,7 +293,8 @@ class _Change:
         since = self.now if self.job.unknown_since is None else self.job.unknown_since
         if self.now - since >= UNKNOWN_LIMIT:
             return self.to(Status.FAILED, error=error)
-        return self.after(UNKNOWN_DELAY, error=error, unknown_since=since)
+        delay = min(max(self.now - since, UNKNOWN_SHORTEST), UNKNOWN_LONGEST)
+        return self.after(delay, error=error, unknown_since=since)
 
     def _is_suspect(self) -> bool:
         """Say whether the next attempt is to run alone: until one has, nothing is known."""

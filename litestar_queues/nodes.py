@@ -123,7 +123,7 @@ class PoolState(Struct, frozen=True, kw_only=True):
 
 
 class Node(Struct, frozen=True, kw_only=True):
-    """A master as the store sees it."""
+    """A master as the store sees it; or a process that runs jobs of its own (``immediate``) in their caller."""
 
     id: str
     """The boot id: new at each start, so that a restart is never mistaken for its predecessor."""
@@ -131,6 +131,7 @@ class Node(Struct, frozen=True, kw_only=True):
     pid: int
     started_at: int
     beat_at: int
+    kind: Literal["master", "caller"] = "master"
     version: str = ""
     app: str = ""
     draining: bool = False

@@ -204,9 +204,12 @@ def _one_of(*choices: str) -> Any:
 
 def _key(value: Any) -> str | None:
     good = (
-        isinstance(value, str) and 0 < len(value) <= _LONGEST_KEY and value.encode("utf-8", "ignore").decode() == value
+        isinstance(value, str)
+        and 0 < len(value) <= _LONGEST_KEY
+        and value.encode("utf-8", "ignore").decode() == value
+        and "\0" not in value  # where SQLite's JSON functions, and people's tools, end a text
     )
-    return None if good else f"give a text of 1 to {_LONGEST_KEY} characters"
+    return None if good else f"give a text of 1 to {_LONGEST_KEY} characters, none of them NUL"
 
 
 def _metadata(value: Any) -> str | None:

@@ -212,11 +212,11 @@ class Execution:
         return Failed(self._run.number, self._run.fence, kind, told, receipt, retryable, delay)
 
     def _policy(self, error: BaseException) -> tuple[bool, int | None]:
-        if not isinstance(error, Exception):  # SystemExit and its like: an end as any other
-            return True, None
         task = tasks.find(self._run.task)
         if task is None or not task.retryable(error):
             return False, None
+        if not isinstance(error, Exception):  # SystemExit and its like: an end as any other, but no callable's to judge
+            return True, None
         return True, task.delay(self._run.failures + 1, error)
 
 

@@ -175,7 +175,7 @@ class Task(Generic[P, R]):
         """The parameters that the worker fills in."""
         return self.codec.injected
 
-    def retryable(self, error: Exception) -> bool:
+    def retryable(self, error: BaseException) -> bool:
         """Say whether a run that ended with *error* may be retried."""
         if isinstance(error, (NonRetryableError, *self._no_retry_on)):
             return False

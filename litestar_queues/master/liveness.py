@@ -108,16 +108,14 @@ def starts_of(store_folder: str, nodes: list[str]) -> dict[tuple[int, int], int]
     return {claim: at for node in nodes for claim, at in CellFile.starts(str(folder / f"{node}.cells")).items()}
 
 
-def outcome_of_adopted(
-    job: ClaimedJob, started_at: int | None, backends: tuple[str, ...], *, now: int
-) -> tuple[Outcome, Receipt | None]:
-    """Return what became of a dead node's job: lost if its function was started, else merely returned.
+def outcome_at_caller(job: ClaimedJob, *, now: int) -> tuple[Outcome, Receipt]:
+    """Return what became of a job that ran in its caller, which is gone: nobody else can run it."""
+    message = f"the process that ran it at once (backend {job.backend!r}) died; enqueue it again"
+    return Raised(ErrorReport("CallerLost", message), retryable=False), Receipt(job.created_at, now)
 
-    One of a backend that no pool serves was running in its caller, which is gone: nobody else can.
-    """
-    if job.backend not in backends:
-        message = f"the process that ran it at once (backend {job.backend!r}) died; enqueue it again"
-        return Raised(ErrorReport("CallerLost", message), retryable=False), Receipt(job.created_at, now)
+
+def outcome_at_master(started_at: int | None, *, now: int) -> tuple[Outcome, Receipt | None]:
+    """Return what became of a dead master's job: lost if its function was started, else merely returned."""
     if started_at is None:
         return Returned("its master died before the job was started"), None
     return Lost(), Receipt(started_at, max(now, started_at))

@@ -143,7 +143,7 @@ class Master:
         self._pools = _pools(planned, self._catalogue)
         crew = self._crew
         self._rounds = Rounds(store, self._node, self._clock, crew, self._tell, crew.relieved)
-        watch = Watch(store, self._node, self._clock, self, self._tell, self._catalogue.backends)
+        watch = Watch(store, self._node, self._clock, self, self._tell)
         await store.beat(self.snapshot())
         await store.publish(self._node, self._catalogue.shown(), now=self._clock.now())
         await watch.adopt()

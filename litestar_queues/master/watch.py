@@ -65,14 +65,12 @@ class Watch:
         clock: Clock,
         master: Watched,
         tell: Subscriber,
-        backends: tuple[str, ...],
     ) -> None:
         self._store = store
         self._node = node
         self._clock = clock
         self._master = master
         self._tell = tell
-        self._backends = backends
         self._rung = asyncio.Event()
         self._last_row: Node | None = None
         self._unpublished: Catalogue | None = None
@@ -111,16 +109,20 @@ class Watch:
         # Before they are adopted: another master that finds the same node dead, and takes none of its jobs,
         # removes its files.
         starts = liveness.starts_of(folder, dead)
-        jobs = await self._store.adopt(self._node, dead, living=[*living, self._node])
+        callers = [node.id for node in nodes if node.kind == "caller" and node.id in dead]
+        masters = [node for node in dead if node not in callers]
+        jobs = await self._store.adopt(self._node, masters, living=[*living, self._node])
         for job in jobs:
             # Adopting raised the fence by one; the cells show the claim before.
             started_at = starts.get((job.number, job.fence - 1))
-            outcome, receipt = liveness.outcome_of_adopted(job, started_at, self._backends, now=self._clock.now())
-            self._master.settle_adopted(job, outcome, receipt)
+            self._master.settle_adopted(job, *liveness.outcome_at_master(started_at, now=self._clock.now()))
+        ends = await self._store.adopt(self._node, callers, living=[*living, self._node]) if callers else []
+        for job in ends:
+            self._master.settle_adopted(job, *liveness.outcome_at_caller(job, now=self._clock.now()))
         for node in dead:
             liveness.forget(folder, node)
         if dead or jobs:
-            self._tell(JobsAdopted(tuple(dead), len(jobs)))
+            self._tell(JobsAdopted(tuple(dead), len(jobs) + len(ends)))
 
     async def _tick(self) -> None:
         self._master.sample()

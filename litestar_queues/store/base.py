@@ -119,8 +119,9 @@ class JobStore(Protocol):
         returned. A job whose ``run_at`` is past ``created_at`` is added as scheduled, else as
         pending. While a live job (scheduled, pending, running) of the same ``key_scope`` holds
         the key: ``reuse`` returns the live job, deduplicated; ``replace`` also gives it this
-        payload, priority and ``run_at`` if it has not started; ``raise`` marks the entry as
-        refused, and then nothing of the batch is added. A key taken with ``key_forever`` counts
+        payload, priority, ``run_at`` and ``expires_at`` if it has not started; ``raise`` marks the entry as
+        refused, and then nothing of the batch is added. One that is overdue by the new job's
+        ``created_at`` expires, and holds no key. A key taken with ``key_forever`` counts
         as held after its job has ended.
         """
         ...
@@ -137,8 +138,8 @@ class JobStore(Protocol):
         """Give jobs to *node*: pending becomes running, and the fence rises by one.
 
         First, in the same transaction: scheduled jobs that are due become pending (up to a bound
-        per call), live jobs that have not started past their ``expires_at`` become expired, and
-        those with a cancel request become cancelled. Paused queues give nothing. Highest priority
+        per call), those that wait past their ``expires_at`` become expired, for a first run or a retry,
+        and those with a cancel request become cancelled. Paused queues give nothing. Highest priority
         first, then lowest number, over all the queues of a want together.
         """
         ...

@@ -11,7 +11,7 @@ from typing import Any, Self
 import pytest
 
 from litestar_queues.clock import SystemClock
-from litestar_queues.lifecycle import Lost, Outcome, Returned
+from litestar_queues.lifecycle import Lost, Outcome, Raised, Returned
 from litestar_queues.master.liveness import NodeFiles
 from litestar_queues.master.watch import Watch
 from litestar_queues.models import ClaimedJob, Receipt
@@ -27,7 +27,7 @@ class Taker:
     def __init__(self, store: Any, name: str) -> None:
         self.taken: dict[int, Outcome] = {}
         self.files = NodeFiles.create(store.folder, name, 1)
-        self.watch = Watch(store, name, SystemClock(), self, lambda notice: None, ("local",))  # type: ignore[arg-type] # see above
+        self.watch = Watch(store, name, SystemClock(), self, lambda notice: None)  # type: ignore[arg-type] # see above
 
     @classmethod
     async def living(cls, store: Any, name: str) -> Self:
@@ -91,3 +91,17 @@ async def test_what_a_dead_node_had_begun_is_known_though_another_master_removes
             taker.files.remove()
     assert loser.taken == {}
     assert {number: type(outcome) for number, outcome in winner.taken.items()} == {begun: Lost, waiting: Returned}
+
+
+@pytest.mark.parametrize(("kind", "outcome"), [("master", Returned), ("caller", Raised)])
+async def test_what_a_dead_one_had_claimed_is_for_others_unless_it_ran_in_its_caller(
+    tmp_path: Path, kind: str, outcome: type[Outcome]
+) -> None:
+    async with await open_store(f"sqlite:///{tmp_path / 'queues.db'}") as store:
+        await store.beat(node("dead", kind=kind))
+        await store.add(new_jobs(2, backend="of another application"))
+        jobs = await claim(store, node="dead", backends=("of another application",))
+        taker = await Taker.living(store, "taker")
+        await taker.watch.adopt()
+        taker.files.remove()
+    assert {number: type(each) for number, each in taker.taken.items()} == {job.number: outcome for job in jobs}

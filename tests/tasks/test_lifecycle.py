@@ -93,7 +93,10 @@ def test_five_losses_are_allowed_and_the_sixth_fails_the_job() -> None:
 
 def test_an_unknown_task_is_tried_for_ten_minutes() -> None:
     first = lc.settle(claimed(), lc.Unknown(ERROR), None, now=NOW)
-    assert (first.status, first.unknown_since, first.run_at) == ("scheduled", NOW, NOW + lc.UNKNOWN_DELAY)
+    assert (first.status, first.unknown_since, first.run_at) == ("scheduled", NOW, NOW + lc.UNKNOWN_SHORTEST)
+    for waited, delay in ((lc.SECOND, lc.SECOND), (60 * lc.SECOND, lc.UNKNOWN_LONGEST)):
+        again = lc.settle(claimed(unknown_since=NOW - waited), lc.Unknown(ERROR), None, now=NOW)
+        assert (again.unknown_since, again.run_at) == (NOW - waited, NOW + delay)
     late = lc.settle(claimed(unknown_since=NOW - lc.UNKNOWN_LIMIT), lc.Unknown(ERROR), None, now=NOW)
     assert late.status == "failed"
 

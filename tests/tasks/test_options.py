@@ -59,6 +59,7 @@ def job(made: Any, *args: Any, options: dict[str, Any] | None = None, **kwargs: 
         ({"expires_in": 0}, "give seconds (more than 0)"),
         ({"kill_grace": math.inf}, "give seconds (0 or more)"),
         ({"key": ""}, "give a text of 1 to 500 characters"),
+        ({"key": "a\0b"}, "none of them NUL"),
         ({"execution_backend": "a b"}, "use letters, digits"),
         ({"metadata": {"a": (1,)}}, "must hold plain JSON values"),
         ({"metadata": {"a": math.nan}}, "must hold plain JSON values"),

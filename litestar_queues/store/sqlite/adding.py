@@ -19,7 +19,7 @@ _INSERT = ManyRows(
 )
 _BY_ID = "SELECT id, number, status FROM lq_job WHERE id IN (SELECT value FROM json_each(?))"
 _BY_KEY = (
-    "SELECT id, number, status FROM lq_job WHERE key_scope = ? AND key = ? "
+    "SELECT id, number, status, queue FROM lq_job WHERE key_scope = ? AND key = ? "
     "AND status IN ('scheduled', 'pending', 'running')"
 )
 _TOMBSTONES = (
@@ -29,8 +29,12 @@ _TOMBSTONES = (
 )
 _BURY = "INSERT OR REPLACE INTO lq_key (key_scope, key, number, id) VALUES (?, ?, ?, ?)"
 _REPLACE = (
-    "UPDATE lq_job SET payload = ?, checksum = ?, priority = ?, run_at = ?, status = ?, sequence = ? "
+    "UPDATE lq_job SET payload = ?, checksum = ?, priority = ?, run_at = ?, expires_at = ?, status = ?, sequence = ? "
     "WHERE number = ? AND status IN ('scheduled', 'pending')"
+)
+_EXPIRE = (
+    "UPDATE lq_job SET status = 'expired', ended_at = ?, sequence = ? "
+    "WHERE number = ? AND status IN ('scheduled', 'pending') AND expires_at <= ?"
 )
 
 
@@ -91,11 +95,13 @@ def _sort_out(transaction: Transaction, jobs: Sequence[NewJob], before: int) -> 
 def _give_way(transaction: Transaction, job: NewJob) -> Added:
     """Return the live job that holds the key of *job*, changed if *job* is to replace it."""
     holder = _holder(transaction, job)
-    assert holder is not None, "only an id or a live key can be in the way of an insert"
+    if holder is None:  # it was overdue
+        return add(transaction, [job])[0]
     if job.on_duplicate != "replace":
         return holder
     status = _first_status(job)
-    values = (job.payload, job.checksum, job.priority, job.run_at, status, transaction.stamp, holder.number)
+    changes = (job.payload, job.checksum, job.priority, job.run_at, job.expires_at, status)
+    values = (*changes, transaction.stamp, holder.number)
     if not transaction.change(_REPLACE, values).rowcount:
         return holder  # it runs: as reuse
     [(queue,)] = transaction.rows("SELECT queue FROM lq_job WHERE number = ?", (holder.number,))
@@ -110,7 +116,8 @@ def _refusals(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Added]:
     A job that is not refused itself has number 0 then: it was not added either.
     """
     stored = _by_id(transaction, jobs)
-    kept = _tombstones(transaction, jobs)
+    live = {(job.key_scope, job.key): _holder(transaction, job) for job in jobs if job.key is not None}
+    kept = _tombstones(transaction, jobs)  # after that: one that was overdue may keep its key for ever
     takers: dict[tuple[str, str], Added] = {}
     entries: list[Added] = []
     for job in jobs:
@@ -119,7 +126,7 @@ def _refusals(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Added]:
             entry = stored[job.id]  # it was added before: nothing to refuse
         elif job.key is not None:
             at = (job.key_scope, job.key)
-            holder = kept.get(at) or _holder(transaction, job) or takers.get(at)
+            holder = kept.get(at) or live[at] or takers.get(at)
             takers.setdefault(at, entry)
             is_other = holder is not None and holder.id != job.id
             if holder is not None and is_other and job.on_duplicate == "raise":
@@ -134,9 +141,20 @@ def _by_id(transaction: Transaction, jobs: Sequence[NewJob]) -> dict[UUID, Added
 
 
 def _holder(transaction: Transaction, job: NewJob) -> Added | None:
-    """Return the live job that holds the key of *job*."""
+    """Return the live job that holds the key of *job*.
+
+    One that is overdue will never start, and holds no key: it expires here, as it would in the next claim.
+    """
     rows = transaction.rows(_BY_KEY, (job.key_scope, job.key))
-    return _entry(rows[0], deduplicated=True) if rows else None
+    if not rows:
+        return None
+    holder, (queue,) = _entry(rows[0][:3], deduplicated=True), rows[0][3:]
+    overdue = (job.created_at, transaction.stamp, holder.number, job.created_at)
+    if not transaction.change(_EXPIRE, overdue).rowcount:
+        return holder
+    transaction.move(queue, holder.status, Status.EXPIRED)
+    transaction.changed.add(holder.number)
+    return None
 
 
 def _tombstones(transaction: Transaction, jobs: Sequence[NewJob]) -> dict[tuple[str, str | None], Added]:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from litestar_queues.clock import to_datetime
 from litestar_queues.models import Added, NewJob, Status
 from litestar_queues.store import Store
 from store.making import NOW, SECOND, claim, new_job, new_jobs, settlement, status_of
@@ -145,6 +146,49 @@ async def test_replace_changes_arguments_priority_and_time_of_a_waiting_job(stor
     assert (counts["a"].scheduled, counts["a"].pending) == (1, 0)
     [claimed] = await claim(store, now=NOW + 7)
     assert claimed.payload == payload
+
+
+@pytest.mark.parametrize("on_duplicate", ["reuse", "replace", "raise"])
+@pytest.mark.parametrize("later", [0, 60 * SECOND], ids=["pending", "scheduled"])
+async def test_a_job_that_is_overdue_expires_and_holds_its_key_no_more(
+    store: Store, on_duplicate: str, later: int
+) -> None:
+    overdue = new_job(key="k", run_at=NOW + later, expires_at=NOW + SECOND)
+    await store.add([overdue])
+    now = NOW + 2 * SECOND
+    following = new_job(key="k", created_at=now, run_at=now, on_duplicate=on_duplicate)
+    [added] = await store.add([following])
+    assert (added.id, added.status, added.deduplicated, added.refused) == (following.id, "pending", False, False)
+    assert await status_of(store, overdue.id) == "expired"
+    counts = (await store.statistics())["default"]
+    assert (counts.pending, counts.scheduled, counts.expired) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("on_duplicate", ["reuse", "replace", "raise"])
+async def test_an_overdue_job_that_keeps_its_key_for_ever_keeps_it(store: Store, on_duplicate: str) -> None:
+    await store.add([new_job(key="k", expires_at=NOW + SECOND, key_forever=True)])
+    now = NOW + 2 * SECOND
+    [entry] = await store.add([new_job(key="k", created_at=now, run_at=now, on_duplicate=on_duplicate)])
+    assert (entry.number, entry.status) == (1, "expired")
+    assert (entry.deduplicated, entry.refused) == (on_duplicate != "raise", on_duplicate == "raise")
+
+
+async def test_a_running_job_past_its_expiry_holds_its_key(store: Store) -> None:
+    await store.add([new_job(key="k", expires_at=NOW + SECOND)])
+    await claim(store)
+    now = NOW + 2 * SECOND
+    [entry] = await store.add([new_job(key="k", created_at=now, run_at=now)])
+    assert (entry.number, entry.status, entry.deduplicated) == (1, "running", True)
+
+
+async def test_replace_gives_a_waiting_job_the_new_expiry(store: Store) -> None:
+    first = new_job(key="k", run_at=NOW + 60 * SECOND, expires_at=NOW + 61 * SECOND)
+    await store.add([first])
+    later = {"run_at": NOW + 600 * SECOND, "expires_at": NOW + 900 * SECOND}
+    await store.add([new_job(key="k", on_duplicate="replace", **later)])
+    [record] = await store.get([first.id])
+    assert record is not None
+    assert record.expires_at == to_datetime(NOW + 900 * SECOND)
 
 
 async def test_replace_leaves_a_running_job_alone(store: Store) -> None:

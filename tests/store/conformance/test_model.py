@@ -3,6 +3,7 @@
 import asyncio
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ class Jobs(RuleBasedStateMachine):
             for _ in range(count)
         ]  # fmt: skip
         added = self.runner.run(self.store.add(jobs))
+        self.expire(lambda job: key is not None and job["key"] == key)
         holder = next((n for n, j in self.model.items() if key and j["key"] == key and j["status"] in LIVE), None)
         refuses = duplicate == "raise" and key is not None and (holder is not None or count > 1)
         assert any(entry.refused for entry in added) == refuses
@@ -103,7 +105,13 @@ class Jobs(RuleBasedStateMachine):
                 assert entry.number == holder
                 held = self.model[holder]
                 if duplicate == "replace" and held["status"] != Status.RUNNING:
-                    held.update(status=status, priority=priority, run_at=job.run_at)
+                    held.update(status=status, priority=priority, run_at=job.run_at, expires_at=job.expires_at)
+
+    def expire(self, concerns: Callable[[dict[str, Any]], bool]) -> None:
+        for job in self.model.values():
+            waits = job["status"] in (Status.SCHEDULED, Status.PENDING) and concerns(job)
+            if waits and job["expires_at"] is not None and job["expires_at"] <= self.now:
+                job["status"] = Status.EXPIRED
 
     @rule(
         target=claims,
@@ -113,11 +121,9 @@ class Jobs(RuleBasedStateMachine):
     )
     def claim(self, limit: int, queues: tuple[str, ...] | None, name: str) -> list[ClaimedJob]:
         claims = self.runner.run(self.store.claim(name, [Want(limit, queues)], now=self.now))
+        self.expire(lambda job: True)
         for job in self.model.values():
-            waits = job["status"] in (Status.SCHEDULED, Status.PENDING)
-            if waits and job["expires_at"] is not None and job["expires_at"] <= self.now:
-                job["status"] = Status.EXPIRED
-            elif job["status"] == Status.SCHEDULED and job["run_at"] <= self.now:
+            if job["status"] == Status.SCHEDULED and job["run_at"] <= self.now:
                 job["status"] = Status.PENDING
         ready = [
             (-job["priority"], number)
