@@ -15,6 +15,7 @@ import asyncio
 import fcntl
 import os
 import socket
+import threading
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,8 @@ class Immediate:
         self.enqueuer = enqueuer
         self.node = uuid4().hex
         self._lock: int | None = None
+        self._taking = threading.Lock()
+        """Of two threads whose first jobs come together, one takes the lock; the other would wait for it for ever."""
         self._is_known = False
 
     def serves(self, job: NewJob) -> bool:
@@ -76,18 +79,23 @@ class Immediate:
         """Let masters know that this process lives, before it claims anything."""
         if self._is_known:
             return
-        if self._lock is None:
-            self._lock_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # The file stays empty: masters kill what holds the lock of a holder that is named and
-            # dead, and an application's forked children hold this one.
-            self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        with self._taking:
+            if self._lock is None:
+                self._lock = self._take_lock()
         now, host = self.clock.now(), socket.gethostname()
         row = Node(
             id=self.node, host=host, pid=os.getpid(), started_at=now, beat_at=now, kind="caller", app="immediate"
         )
         await self.store.beat(row)
         self._is_known = True
+
+    def _take_lock(self) -> int:
+        self._lock_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The file stays empty: masters kill what holds the lock of a holder that is named and
+        # dead, and an application's forked children hold this one.
+        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return lock
 
     async def close(self) -> None:
         """Stop being a node."""

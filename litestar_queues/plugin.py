@@ -38,6 +38,8 @@ class QueuePlugin(InitPlugin):
     def __init__(self, config: QueueConfig | None = None) -> None:
         self.config = config or QueueConfig()
         self.service = QueueService(self.config)
+        self._apps = 0
+        """How many apps with this plugin run, since the first of them has opened the service."""
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add dependency, state, lifespan and middleware; refuses a second queue plugin."""
@@ -57,11 +59,17 @@ class QueuePlugin(InitPlugin):
 
     @asynccontextmanager
     async def _lifespan(self, _: Litestar) -> AsyncIterator[None]:
-        if self.service.is_open:  # by a test, or for another app with this plugin: it is theirs to close
+        if self.service.is_open and not self._apps:  # by a test: it is theirs to close
             yield
             return
-        async with self.service:
+        self._apps += 1
+        try:
+            await self.service.open()
             yield
+        finally:
+            self._apps -= 1
+            if not self._apps:
+                await self.service.close()
 
     def _middleware(self, app: ASGIApp) -> ASGIApp:
         """Set the context's service: a variable set in the lifespan is not seen by handlers."""

@@ -24,7 +24,11 @@ _CANDIDATES = ("app", "application")
 @click.command(short_help="Serve jobs until told to stop.")
 @click.option("--app", metavar="MODULE:ATTR", help="The application; else LITESTAR_APP, pyproject.toml, app.py.")
 @click.option(
-    "--import", "imports", metavar="MODULE", multiple=True, help="Serve this module's tasks; no app is needed."
+    "--import",
+    "imports",
+    metavar="MODULE",
+    multiple=True,
+    help="Serve this module's tasks, and no app but that of --app.",
 )
 @click.option("-c", "--concurrency", type=click.IntRange(min=1), help="Processes of the default pool [one per CPU].")
 @click.option("-q", "--queues", metavar="A,B", help="Serve these queues and no others.")
@@ -100,16 +104,19 @@ def _serve(options: MasterOptions, printer: Printer) -> int:
 
 
 def _find_app(given: str | None, imports: tuple[str, ...]) -> str | None:
-    """Return the application to import, without importing it; None when only modules are served."""
+    """Return the application to import, without importing it; None when only modules are served.
+
+    Who names modules and no application has none looked for: one that happens to lie here may not even import.
+    """
+    if given or imports:
+        return given
     settings = config.project_settings()
-    named = given or os.environ.get(config.APP_VARIABLE) or settings.app
+    named = os.environ.get(config.APP_VARIABLE) or settings.app
     if named:
         return named
     for name in _CANDIDATES:
         if Path(f"{name}.py").is_file() or Path(name, "__init__.py").is_file():
             return name
-    if imports:
-        return None
     msg = (
         "there is no application to serve here; give --app MODULE:ATTR, set LITESTAR_APP, "
         "or serve a module's tasks with --import MODULE"

@@ -59,15 +59,6 @@ def state_of(pid: int) -> str | None:
     return fields[0] if fields else None
 
 
-def cpu_of(pid: int) -> int | None:
-    """Return the CPU time of a process in microseconds, in steps of the kernel's clock tick (10 ms)."""
-    fields = _stat(pid)
-    if fields is None:
-        return None
-    ticks = int(fields[11]) + int(fields[12])
-    return ticks * 1_000_000 // os.sysconf("SC_CLK_TCK")
-
-
 def memory_of(pid: int) -> int | None:
     """Return the resident memory of a process in bytes, or None when it is gone."""
     try:

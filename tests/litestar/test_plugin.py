@@ -129,6 +129,24 @@ async def test_two_apps_in_one_process_do_not_mix(tmp_path: Path) -> None:
             assert [record.args[0] for record in await service.list_tasks(Query(task="work"))] == expected
 
 
+@pytest.mark.anyio
+async def test_of_two_apps_with_one_plugin_the_last_to_end_closes_the_service(plugin: QueuePlugin) -> None:
+    function = work()
+
+    @post("/")
+    async def handler(queue_service: NamedDependency[QueueService]) -> str:
+        return str((await queue_service.enqueue(function, 1)).id)
+
+    one, two = Litestar([handler], plugins=[plugin]), Litestar([handler], plugins=[plugin])
+    async with AsyncTestClient(two) as second:
+        async with AsyncTestClient(one):
+            pass
+        assert (await second.post("/")).status_code == 201
+    assert not plugin.service.is_open
+    async with AsyncTestClient(one) as first:
+        assert (await first.post("/")).status_code == 201
+
+
 def test_nothing_is_opened_before_the_lifespan_and_nothing_stays_open_after_it(plugin: QueuePlugin, url: str) -> None:
     path = Path(url.removeprefix("sqlite:///"))
     app = Litestar(plugins=[plugin])

@@ -7,7 +7,7 @@ without colour. All text passes through ``printable`` here, at the edge.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 from msgspec import Struct
@@ -174,8 +174,3 @@ def write_json(document: Any, stream: TextIO | None = None) -> None:
     out = stream or sys.stdout
     out.write(json.dumps(document, default=plain, indent=2, ensure_ascii=True) + "\n")
     out.flush()
-
-
-def joined(values: Sequence[str]) -> str:
-    """Return values as a list in words."""
-    return ", ".join(values)
