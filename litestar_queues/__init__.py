@@ -15,17 +15,20 @@ if TYPE_CHECKING:
     from litestar_queues.background import QueuedBackgroundTask as QueuedBackgroundTask
     from litestar_queues.config import PoolConfig as PoolConfig
     from litestar_queues.config import QueueConfig as QueueConfig
+    from litestar_queues.config import Retention as Retention
     from litestar_queues.config import WorkerConfig as WorkerConfig
     from litestar_queues.events import INJECTED as INJECTED
     from litestar_queues.events import QueueEvent as QueueEvent
     from litestar_queues.events import TaskExecutionContext as TaskExecutionContext
     from litestar_queues.exceptions import DuplicateJobError as DuplicateJobError
     from litestar_queues.exceptions import JobCancelledError as JobCancelledError
+    from litestar_queues.exceptions import JobGone as JobGone
     from litestar_queues.exceptions import JobInterrupted as JobInterrupted
     from litestar_queues.exceptions import NonRetryableError as NonRetryableError
     from litestar_queues.exceptions import PayloadError as PayloadError
     from litestar_queues.exceptions import QueueConfigurationError as QueueConfigurationError
     from litestar_queues.exceptions import QueueError as QueueError
+    from litestar_queues.exceptions import ResultGone as ResultGone
     from litestar_queues.exceptions import Snooze as Snooze
     from litestar_queues.exceptions import StoreError as StoreError
     from litestar_queues.exceptions import TaskCancelled as TaskCancelled
@@ -51,6 +54,7 @@ _HOMES = {
     "DuplicateJobError": "exceptions",
     "INJECTED": "events",
     "JobCancelledError": "exceptions",
+    "JobGone": "exceptions",
     "JobInterrupted": "exceptions",
     "NonRetryableError": "exceptions",
     "PayloadError": "exceptions",
@@ -65,6 +69,8 @@ _HOMES = {
     "QueueStatistics": "models",
     "QueuedBackgroundTask": "background",
     "QueuedTaskRecord": "models",
+    "ResultGone": "exceptions",
+    "Retention": "config",
     "RetryBackoff": "lifecycle",
     "Secret": "redaction",
     "Snooze": "exceptions",

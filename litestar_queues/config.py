@@ -12,10 +12,13 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
+from litestar_queues.clock import to_microseconds
 from litestar_queues.exceptions import QueueConfigurationError
+from litestar_queues.models import Status
 from litestar_queues.redaction import shown_url
 from litestar_queues.sizes import to_bytes
 
@@ -31,6 +34,9 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,99}")
 """Queue, pool and task names: printable ASCII that needs no quoting in a shell or a URL path."""
 
 _MOST_SLOTS = 1000
+_LONGEST = 100 * 365 * 24 * 3600
+"""Seconds; a longer period is a mistake in the unit."""
+_ENDS = (Status.COMPLETED, Status.CANCELLED, Status.EXPIRED, Status.FAILED)
 
 LARGEST_LIMIT = 30 * 1024 * 1024
 """Bytes: a job, and its result with the jobs that it adds, must fit one frame (``wire.MAX_FRAME``)."""
@@ -102,6 +108,31 @@ class WorkerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Retention:
+    """How long a job is kept after its end, by how it ended; in seconds or as a ``timedelta``, None for ever.
+
+    A running master deletes what is over, with its attempts and events. A task with a ``retention``
+    of its own decides for its jobs, however they end.
+    """
+
+    completed: float | timedelta | None = 24 * 3600.0
+    cancelled: float | timedelta | None = 24 * 3600.0
+    expired: float | timedelta | None = 24 * 3600.0
+    failed: float | timedelta | None = 14 * 24 * 3600.0
+
+    def __post_init__(self) -> None:
+        for status in _ENDS:
+            given = getattr(self, status)
+            if given is not None:
+                object.__setattr__(self, status, _seconds(f"Retention.{status}", given))
+
+    def by_status(self) -> dict[Status, int | None]:
+        """Return the same in microseconds, as the store takes it."""
+        periods = {status: getattr(self, status) for status in _ENDS}
+        return {status: None if period is None else to_microseconds(period) for status, period in periods.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
 class QueueConfig:
     """What an application says about its queues.
 
@@ -119,6 +150,8 @@ class QueueConfig:
         death of processes, and commits faster.
     ``max_payload_bytes``, ``max_result_bytes``
         Limits of the arguments and of the result of one job, as JSON; at most 30 MiB.
+    ``retention``
+        How long jobs are kept after they have ended.
     ``task_modules``
         Modules that a worker imports beside the application, to register their tasks.
     """
@@ -132,6 +165,7 @@ class QueueConfig:
     durability: Literal["power", "process"] = "power"
     max_payload_bytes: int = 1024 * 1024
     max_result_bytes: int = 4 * 1024 * 1024
+    retention: Retention = field(default_factory=Retention)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pools", tuple(self.pools))
@@ -146,6 +180,8 @@ class QueueConfig:
             _refuse("QueueConfig.execution_backend", self.execution_backend, f"name one of {', '.join(sorted(kinds))}")
         if self.durability not in ("power", "process"):
             _refuse("QueueConfig.durability", self.durability, 'use "power" or "process"')
+        if not isinstance(self.retention, Retention):
+            _refuse("QueueConfig.retention", self.retention, "give a Retention(completed=…, failed=…)")
         _check_limit("QueueConfig.max_payload_bytes", self.max_payload_bytes)
         _check_limit("QueueConfig.max_result_bytes", self.max_result_bytes)
         _check_pools(self.pools)
@@ -264,6 +300,14 @@ def _check_limit(what: str, value: int) -> None:
     _at_least(what, value, 1)
     if value > LARGEST_LIMIT:
         _refuse(what, value, f"give at most {LARGEST_LIMIT}; what is larger belongs in a file, passed by its path")
+
+
+def _seconds(what: str, given: float | timedelta) -> float:
+    seconds = given.total_seconds() if isinstance(given, timedelta) else given
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not is_number or not 0 <= seconds <= _LONGEST:  # false for NaN too
+        _refuse(what, given, "give seconds (0 or more, at most 100 years), a timedelta, or None for ever")
+    return float(seconds)
 
 
 def _refuse(what: str, value: object, remedy: str) -> None:

@@ -17,6 +17,7 @@
     │   └── StoreTooNew             a newer release wrote it
     ├── JobNotFound                 no job has this number or id
     │   └── JobGone                 it was there, and has been pruned
+    ├── ResultGone                  the job is there; its result was kept for less long
     └── JobEnded                    the job ended without a value
         ├── TaskFailed
         ├── TaskCancelled
@@ -114,6 +115,18 @@ class JobNotFound(QueueError):
 
 class JobGone(JobNotFound):
     """The job was there and has been pruned."""
+
+
+class ResultGone(QueueError):
+    """The job has completed and is there, but its result has been dropped: its ``result_retention`` is over."""
+
+    def __init__(self, number: int, task_name: str) -> None:
+        self.number = number
+        self.task_name = task_name
+        super().__init__(
+            f"the result of job #{number} ({task_name}) was kept until its result_retention was over, and is gone; "
+            "read it sooner, or give the task a longer result_retention"
+        )
 
 
 class JobEnded(QueueError):

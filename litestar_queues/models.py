@@ -23,6 +23,7 @@ from msgspec import Meta, Struct, field
 
 from litestar_queues import redaction
 from litestar_queues.clock import to_datetime
+from litestar_queues.exceptions import ResultGone
 
 
 class Status(StrEnum):
@@ -48,6 +49,9 @@ Moment = Annotated[int, Meta(ge=-62_135_596_800_000_000, le=253_402_300_799_999_
 """Microseconds since 1970 that are a ``datetime``: the years 1 to 9999."""
 
 OnDuplicate = Literal["reuse", "replace", "raise"]
+
+FOREVER = 1 << 62
+"""A duration that no clock gets to the end of."""
 
 
 class ErrorReport(Struct, frozen=True):
@@ -135,6 +139,10 @@ class NewJob(Struct, frozen=True, kw_only=True):
     """Bytes of resident memory above which its worker is killed."""
     allow_background: bool = False
     """Processes that it leaves behind may live on."""
+    retention: Count | None = None
+    """How long it is kept after its end; None leaves that to the configuration, ``FOREVER`` is for ever."""
+    result_retention: Count | None = None
+    """How long its result is kept after its end; None is as long as the job."""
 
     def __repr__(self) -> str:  # without the arguments, which may be secret
         return f"<NewJob {self.id} {self.task}>"
@@ -269,8 +277,18 @@ class QueuedTaskRecord(Struct, frozen=True, kw_only=True):
         return dict(msgspec.json.decode(self.payload)["kwargs"])
 
     @property
+    def is_result_gone(self) -> bool:
+        """True when the job has completed, and its result has been dropped since (``result_retention``)."""
+        return self.status == Status.COMPLETED and self.result_json is None
+
+    @property
     def result(self) -> Any:
-        """The stored result as plain JSON values; ``TaskResult.result`` gives it its type back."""
+        """The stored result as plain JSON values; ``TaskResult.result`` gives it its type back.
+
+        None until the job has completed. Raises ``ResultGone`` once the result has been dropped.
+        """
+        if self.is_result_gone:
+            raise ResultGone(self.number, self.task_name)
         return None if self.result_json is None else msgspec.json.decode(self.result_json)
 
     @property

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct, field
 
-from litestar_queues.models import OnDuplicate
+from litestar_queues.config import Retention
+from litestar_queues.models import Count, OnDuplicate, Status
 from litestar_queues.redaction import shown_url
 
 
@@ -51,6 +52,8 @@ class TaskEntry(Struct, frozen=True):
     profile: str | None = None
     max_rss: int | None = None
     allow_background: bool = False
+    retention: int | None = None
+    result_retention: int | None = None
     metadata: dict[str, Any] | None = None
     description: str = ""
     secret_result: bool = False
@@ -85,6 +88,8 @@ class Catalogue(Struct, frozen=True):
     drain_timeout: float = 30.0
     """Seconds that running jobs get after the first signal."""
     durability: Literal["power", "process"] = "power"
+    retention: dict[Status, Count | None] = field(default_factory=lambda: Retention().by_status())
+    """Microseconds that a job is kept after its end, by how it ended; None is for ever."""
 
     def shown(self) -> Catalogue:
         """Return what everybody may read who can read the store: without a password in its URL."""

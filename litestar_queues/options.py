@@ -17,7 +17,7 @@ from msgspec import Struct
 from litestar_queues.clock import from_datetime, to_datetime, to_microseconds
 from litestar_queues.config import check_name
 from litestar_queues.lifecycle import DEFAULT_BACKOFF, LONGEST_BACKOFF, RetryBackoff
-from litestar_queues.models import OnDuplicate
+from litestar_queues.models import FOREVER, OnDuplicate
 from litestar_queues.sizes import to_bytes
 
 KILL_GRACE = 2.0
@@ -49,6 +49,8 @@ class Options(Struct, frozen=True, kw_only=True):
     execution_profile: str | None = None
     max_rss: int | str | None = None
     allow_background: bool | None = None
+    retention: float | timedelta | Literal["forever"] | None = None
+    result_retention: float | timedelta | Literal["forever"] | None = None
     metadata: dict[str, Any] | None = None
 
 
@@ -73,6 +75,8 @@ class Changes(TypedDict, total=False):
     execution_profile: str | None
     max_rss: int | str | None
     allow_background: bool | None
+    retention: float | timedelta | Literal["forever"] | None
+    result_retention: float | timedelta | Literal["forever"] | None
     metadata: dict[str, Any] | None
 
 
@@ -131,6 +135,8 @@ def fields(chosen: Options, task: str) -> dict[str, Any]:
         "profile": chosen.execution_profile,
         "max_rss": None if chosen.max_rss is None else to_bytes(chosen.max_rss),
         "allow_background": bool(chosen.allow_background),
+        "retention": period(chosen.retention),
+        "result_retention": period(chosen.result_retention),
         "metadata": None if not chosen.metadata else msgspec.json.encode(chosen.metadata).decode(),
     }
 
@@ -150,6 +156,18 @@ def backoff_json(backoff: float | RetryBackoff | None) -> str | None:
     if isinstance(backoff, (int, float)):
         backoff = RetryBackoff(initial_delay=backoff, multiplier=1.0, max_delay=backoff, jitter=0.0)
     return msgspec.json.encode(backoff).decode()
+
+
+def period(given: float | timedelta | Literal["forever"] | None) -> int | None:
+    """Return how long something is kept, as it is stored."""
+    if given is None:
+        return None
+    return FOREVER if isinstance(given, str) else to_microseconds(given)
+
+
+def _period(value: Any) -> str | None:
+    problem: str | None = None if value == "forever" else _duration(0)(value)
+    return problem and problem.replace(" or a timedelta", ', a timedelta, or "forever"')
 
 
 def _duration(least: float, *, exclusive: bool = False) -> Any:
@@ -247,5 +265,7 @@ _CHECKS: dict[str, Any] = {
     "expires_at": _moment,
     "max_rss": _size,
     "allow_background": _truth,
+    "retention": _period,
+    "result_retention": _period,
     "metadata": _metadata,
 }

@@ -14,7 +14,7 @@ from litestar_queues.clock import from_datetime, to_microseconds
 from litestar_queues.config import QueueConfig, check_name
 from litestar_queues.ids import uuid7
 from litestar_queues.lifecycle import RetryBackoff
-from litestar_queues.models import NewJob
+from litestar_queues.models import FOREVER, NewJob
 from litestar_queues.nodes import Parameter, TaskEntry
 from litestar_queues.payload import check_size, checksum, encode_plain
 from litestar_queues.registry import tasks
@@ -110,6 +110,8 @@ def entry_of(task: Task[..., Any]) -> TaskEntry:
         expires_in=None if chosen.expires_in is None else to_microseconds(chosen.expires_in),
         max_rss=None if chosen.max_rss is None else to_bytes(chosen.max_rss),
         allow_background=bool(chosen.allow_background),
+        retention=opts.period(chosen.retention),
+        result_retention=opts.period(chosen.result_retention),
         metadata=chosen.metadata,
         backend=chosen.execution_backend,
         profile=chosen.execution_profile,
@@ -175,6 +177,9 @@ def _defaults(entry: TaskEntry) -> dict[str, Any]:
         duration = getattr(entry, name)
         if duration is not None:
             defaults[name] = timedelta(microseconds=duration)
+    for name in ("retention", "result_retention"):
+        period = getattr(entry, name)
+        defaults[name] = "forever" if period == FOREVER else period and timedelta(microseconds=period)
     if entry.backoff is not None:
         defaults["retry_backoff"] = msgspec.json.decode(entry.backoff, type=RetryBackoff)
     return opts.merge({}, defaults)

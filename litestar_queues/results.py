@@ -10,8 +10,8 @@ import msgspec
 
 from litestar_queues.clock import to_datetime
 from litestar_queues.events.stored import QueueEvent
-from litestar_queues.exceptions import JobGone, TaskCancelled, TaskExpired, TaskFailed
-from litestar_queues.models import Added, NewJob, QueuedTaskRecord, Status
+from litestar_queues.exceptions import JobGone, ResultGone, TaskCancelled, TaskExpired, TaskFailed
+from litestar_queues.models import TERMINAL, Added, NewJob, QueuedTaskRecord, Status
 from litestar_queues.registry import tasks
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ class AsAdded(NamedTuple):
 
 class TaskResult(Generic[R]):
     """One job, and what was last known of it; ``refresh``, ``wait`` and ``get`` look again."""
+
+    _is_gone = False
+    """It had ended, and had been pruned, when another enqueue met the key that it keeps for ever."""
 
     def __init__(self, service: QueueService, seen: QueuedTaskRecord | AsAdded, *, deduplicated: bool = False) -> None:
         self._service = service
@@ -62,6 +65,7 @@ class TaskResult(Generic[R]):
     def record(self) -> QueuedTaskRecord:
         """The job as it was last read."""
         if isinstance(self._seen, AsAdded):
+            self._is_gone = self._seen.entry.status in TERMINAL
             self._seen = _first_record(self._seen.job, self._seen.entry)
         return self._seen
 
@@ -79,21 +83,25 @@ class TaskResult(Generic[R]):
     def result(self) -> R | None:
         """The value, None until the job has completed.
 
-        As the type the task declares; plain JSON values where the task is not known here.
+        As the type the task declares; plain JSON values where the task is not known here. Raises
+        ``ResultGone`` when the result is kept for less long than the job, and has been dropped.
         """
-        text = self.record.result_json
-        if text is None:
+        record = self.record
+        if self._is_gone:
+            raise self._gone()
+        if record.is_result_gone:
+            raise ResultGone(record.number, record.task_name)
+        if record.result_json is None:
             return None
         task = tasks.find(self.task_name)
-        value: R = self.record.result if task is None else task.results.decode(text)
+        value: R = record.result if task is None else task.results.decode(record.result_json)
         return value
 
     async def refresh(self) -> QueuedTaskRecord:
         """Read the job again; ``JobGone`` when it has been pruned."""
         record = await self._service.get_task(self.id)
         if record is None:
-            msg = f"job #{self.number} ({self.task_name}) is not in the store any more; it has been pruned"
-            raise JobGone(msg)
+            raise self._gone()
         self._seen = record
         return record
 
@@ -104,7 +112,7 @@ class TaskResult(Generic[R]):
         less and less often, but at least every *poll_interval* seconds (1 s when not given). Raises
         ``TimeoutError`` after *timeout* seconds, ``JobGone`` when the job has been pruned.
         """
-        if self.record.is_terminal:
+        if self.record.is_terminal and not self._is_gone:
             return self.record
         try:
             async with asyncio.timeout(timeout):
@@ -120,7 +128,7 @@ class TaskResult(Generic[R]):
         """Return the value once the job has completed.
 
         Raises ``TaskFailed``, ``TaskCancelled`` or ``TaskExpired`` (the first two with the stored
-        traceback) when it ended otherwise, and what ``wait`` raises.
+        traceback) when it ended otherwise, and what ``wait`` and ``result`` raise.
         """
         record = await self.wait(timeout)
         if record.status == Status.COMPLETED:
@@ -130,6 +138,12 @@ class TaskResult(Generic[R]):
         why = f": {record.error}" if record.error else ""
         msg = f"job #{self.number} ({self.task_name}) {record.status}{why}"
         raise kind(msg, task_name=self.task_name, job_id=str(self.id), traceback=trace)
+
+    def _gone(self) -> JobGone:
+        return JobGone(
+            f"job #{self.number} ({self.task_name}) is not in the store any more: it has ended and was pruned; "
+            "a longer retention keeps it longer"
+        )
 
     async def cancel(self) -> bool:
         """Cancel the job; False when it had ended already. A running one ends soon after."""

@@ -137,7 +137,8 @@ class QueueService:
         Options of the task can be given beside the arguments: ``queue``, ``priority``, ``retries``,
         ``timeout``, ``run_after``, ``scheduled_at``, ``expires_in``, ``expires_at``, ``key``,
         ``key_scope``, ``unique_until``, ``on_duplicate``, ``retry_backoff``, ``kill_grace``,
-        ``execution_backend``, ``execution_profile``, ``max_rss``, ``allow_background``, ``metadata``.
+        ``execution_backend``, ``execution_profile``, ``max_rss``, ``allow_background``, ``retention``,
+        ``result_retention``, ``metadata``.
         A name that is also a parameter of the task goes to the task; give such an option with ``task.using(…)``.
 
         A task may be given by its name: one that is registered here, or that a master has published.
@@ -196,7 +197,8 @@ class QueueService:
         results: list[TaskResult[Any]] = []
         for job, entry, has_run in zip(jobs, added, runs_here, strict=True):
             # It is read where it is not as it was added.
-            record = await self.get_task(entry.id) if entry.deduplicated or has_run else None
+            is_other = entry.deduplicated or has_run or entry.status in TERMINAL
+            record = await self.get_task(entry.id) if is_other else None
             results.append(TaskResult(self, record or AsAdded(job, entry), deduplicated=entry.deduplicated))
         return results
 

@@ -254,6 +254,8 @@ def task(
     execution_profile: str | None = None,
     max_rss: int | str | None = None,
     allow_background: bool | None = None,
+    retention: float | timedelta | Literal["forever"] | None = None,
+    result_retention: float | timedelta | Literal["forever"] | None = None,
     metadata: dict[str, Any] | None = None,
     description: str | None = None,
     redact: Collection[str] | None = None,
@@ -279,6 +281,9 @@ def task(name_or_function: Any = None, /, **options: Any) -> Any:
         resident memory of its worker (bytes, or ``"512MiB"``) above which a run is killed; costs a retry.
     ``allow_background`` (False)
         processes that a job leaves behind may live on; else they are killed when it ends.
+    ``retention`` (as ``QueueConfig.retention`` says), ``result_retention`` (as long as the job)
+        how long its jobs are kept after they have ended, however they did, and how long their results;
+        ``"forever"`` is possible.
     ``metadata``, ``description``
         for people.
     ``redact`` (none)

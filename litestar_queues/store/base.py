@@ -8,7 +8,7 @@ nothing: the transaction goes on, and its result is dropped.
 Rules that hold for every method:
 
 * **Durable.** When a writing method returns, the change survives ``kill -9`` of any process and,
-  at the default durability, loss of power.
+  at the default durability, loss of power (``prune`` alone only the first).
 * **Fenced.** A write about a claimed job happens only where number, fence and status ``running``
   match. The first writer wins and the loser is told.
 * **One sequence.** Every transaction takes the next number of one store-wide sequence and stamps
@@ -31,7 +31,7 @@ on the caller's loop. A forked child must not use its parent's store; opening an
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from types import TracebackType
@@ -97,6 +97,34 @@ class Change(Struct, frozen=True):
     cancel_requested: bool = False
 
 
+Place = Mapping[Status, tuple[int, int]]
+"""How far ``prune`` has come, by status; only the store knows what it means."""
+
+
+class Pruned(Struct, frozen=True):
+    """What one call of ``prune`` did."""
+
+    jobs: dict[Status, int]
+    """How many jobs went, by how they had ended."""
+    results: int
+    """How many jobs lost their result, and stayed."""
+    place: Place
+    """Where the next call is to go on."""
+    has_more: bool
+    """There is more to do: call again."""
+
+
+class Prunable(Struct, frozen=True):
+    """What ``prune`` would do, called until nothing is left."""
+
+    jobs: dict[Status, int]
+    """How many jobs would go, by how they ended."""
+    spared: dict[Status, int]
+    """How many stay only because they have a longer retention of their own."""
+    results: int
+    """How many jobs would lose their result, and stay."""
+
+
 class Bell(Protocol):
     """Wakes one listener when something it listens to may have changed."""
 
@@ -121,8 +149,9 @@ class JobStore(Protocol):
         the key: ``reuse`` returns the live job, deduplicated; ``replace`` also gives it this
         payload, priority, ``run_at`` and ``expires_at`` if it has not started; ``raise`` marks the entry as
         refused, and then nothing of the batch is added. One that is overdue by the new job's
-        ``created_at`` expires, and holds no key. A key taken with ``key_forever`` counts
-        as held after its job has ended.
+        ``created_at`` expires, and holds no key. A key taken with ``key_forever`` counts as held after
+        its job has ended, also when that has been pruned: the entry then has the status it had. A pruned
+        job without such a key is forgotten, its id too.
         """
         ...
 
@@ -211,6 +240,36 @@ class Administration(Protocol):
         One that has not started is cancelled at once. A running one (with *running*) is marked, and
         its master is rung; it ends as cancelled unless it completes first.
         """
+        ...
+
+    async def prune(
+        self,
+        kept: Mapping[Status, int | None],
+        *,
+        now: int,
+        after: Place | None = None,
+        even_kept: bool = False,
+    ) -> Pruned:
+        """Delete some of the jobs that ended long enough ago, with their attempts and events; say what is left.
+
+        *kept* says for how many microseconds after its end a job stays, by how it ended; for ever where
+        that is None, and for a status that is not in it. A job with a ``retention`` of its own goes by
+        that, where its status is in *kept* at all; with *even_kept* it goes by *kept* like the others.
+        A job whose ``result_retention`` is over loses its result and stays.
+
+        One call is one short transaction: it touches a bounded number of rows, those that ended first,
+        and nobody waits long behind it. A job on which too much hangs for that loses its events,
+        oldest first, over several calls, and goes when they have gone. Call again while ``has_more``,
+        each time with the ``place`` of the last answer as *after*: jobs that are kept longer are then
+        walked over once and not each time. Without *after*, the walk begins anew.
+
+        Several callers at once do no harm. What is pruned need not survive loss of power: then it is
+        there again, and goes again. Numbers are never given anew.
+        """
+        ...
+
+    async def prunable(self, kept: Mapping[Status, int | None], *, now: int, even_kept: bool = False) -> Prunable:
+        """Count what ``prune`` would do; reads only. A ``StoreError`` says so where the file is too old to tell."""
         ...
 
     async def nodes(self) -> list[Node]:

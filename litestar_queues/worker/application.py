@@ -63,6 +63,7 @@ def _describe(config: QueueConfig, app: str | None) -> Catalogue:
         max_result_bytes=config.max_result_bytes,
         drain_timeout=worker.drain_timeout,
         durability=config.durability,
+        retention=config.retention.by_status(),
     )
 
 

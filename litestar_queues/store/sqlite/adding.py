@@ -23,7 +23,8 @@ _BY_KEY = (
     "AND status IN ('scheduled', 'pending', 'running')"
 )
 _TOMBSTONES = (
-    "SELECT lq_key.key_scope, lq_key.key, lq_key.id, lq_key.number, lq_job.status "
+    "SELECT lq_key.key_scope, lq_key.key, lq_key.id, lq_key.number, "
+    "coalesce(lq_job.status, lq_key.status) "
     "FROM json_each(?) AS wanted CROSS JOIN lq_key ON lq_key.key_scope = json_extract(wanted.value, '$[0]') "
     "AND lq_key.key = json_extract(wanted.value, '$[1]') LEFT JOIN lq_job ON lq_job.number = lq_key.number"
 )
@@ -168,7 +169,7 @@ def _tombstones(transaction: Transaction, jobs: Sequence[NewJob]) -> dict[tuple[
     own = {job.id for job in jobs}
     kept: dict[tuple[str, str | None], Added] = {}
     for key_scope, key, id, number, status in transaction.rows(_TOMBSTONES, (json.dumps(wanted),)):
-        if status is None or status not in LIVE:  # None: its job has been pruned, the key stays taken
+        if status is None or status not in LIVE:  # also where its job has been pruned
             is_same = UUID(id) in own
             kept[key_scope, key] = Added(UUID(id), number, Status(status or "completed"), deduplicated=not is_same)
     return kept

@@ -32,6 +32,7 @@ def _sql(name: str) -> str:
 STEPS = (
     Step(1, 1, _sql("schema.sql")),
     Step(2, 1, _sql("schema_2.sql")),
+    Step(3, 1, _sql("schema_3.sql")),
 )
 
 

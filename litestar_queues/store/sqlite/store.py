@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from types import TracebackType
@@ -28,15 +28,15 @@ from litestar_queues.models import (
     StoredEvent,
 )
 from litestar_queues.nodes import Catalogue, Node
-from litestar_queues.store.base import Bell, Change, Claims, Verdict, Want
+from litestar_queues.store.base import Bell, Change, Claims, Place, Prunable, Pruned, Verdict, Want
 from litestar_queues.store.opening import Durability
-from litestar_queues.store.sqlite import adding, claiming, reading, settling, telling
+from litestar_queues.store.sqlite import adding, claiming, pruning, reading, settling, telling
 from litestar_queues.store.sqlite.bells import SocketBell
 from litestar_queues.store.sqlite.location import Location
 from litestar_queues.store.sqlite.reader import Reader
 from litestar_queues.store.sqlite.sharing import acquire, release
 from litestar_queues.store.sqlite.transaction import Transaction, numbers_of
-from litestar_queues.store.sqlite.writer import Verb, Writer
+from litestar_queues.store.sqlite.writer import GROUP, Verb, Writer
 
 T = TypeVar("T")
 ItemT = TypeVar("ItemT")
@@ -184,6 +184,30 @@ class SQLiteStore:
     async def cancel(self, numbers: Sequence[int], *, now: int, running: bool = True) -> list[Status | None]:
         """Cancel jobs; return the status each had."""
         return await self._run(partial(settling.cancel, numbers=numbers, now=now, running=running), len(numbers))
+
+    async def prune(
+        self,
+        kept: Mapping[Status, int | None],
+        *,
+        now: int,
+        after: Place | None = None,
+        even_kept: bool = False,
+    ) -> Pruned:
+        """Delete some of what is over."""
+        work = partial(pruning.prune, kept=kept, now=now, after=after, even_kept=even_kept)
+        # In a transaction of its own, so that nobody's commit waits for it as well, and not synced: nothing is
+        # lost when it is undone. The next commit of anybody syncs it too.
+        return await self._open_writer().run(work, weight=GROUP, listeners=self._listeners, lasting=False)
+
+    async def prunable(self, kept: Mapping[Status, int | None], *, now: int, even_kept: bool = False) -> Prunable:
+        """Count what ``prune`` would do."""
+        if not await self._reader.rows(pruning.IS_NEW_ENOUGH):
+            msg = f"{self._location.path} was made by an older release; start lq worker there once, which brings it up to date"
+            raise StoreError(msg)
+        moments = msgspec.json.encode(pruning.until(kept, now)).decode()
+        rows = await self._reader.rows(pruning.PRUNABLE, (moments, now))
+        [(results,)] = await self._reader.rows(pruning.PRUNABLE_RESULTS, (now,))
+        return pruning.prunable(rows, results if Status.COMPLETED in kept else 0, even_kept=even_kept)
 
     async def nodes(self) -> list[Node]:
         """Return the masters that have a row."""

@@ -52,10 +52,19 @@ _log = logging.getLogger("litestar_queues.store")
 class _Operation:
     """What waits for its transaction, and who waits for it."""
 
-    __slots__ = ("error", "future", "items", "listeners", "loop", "value", "verb", "weight")
+    __slots__ = ("error", "future", "items", "lasting", "listeners", "loop", "value", "verb", "weight")
 
-    def __init__(self, verb: Callable[..., Any], items: Sequence[Any] | None, weight: int, listeners: frozenset[str]):
+    def __init__(
+        self,
+        verb: Callable[..., Any],
+        items: Sequence[Any] | None,
+        weight: int,
+        listeners: frozenset[str],
+        *,
+        lasting: bool = True,
+    ) -> None:
         self.verb = verb
+        self.lasting = lasting
         self.items = items
         """None: *verb* is a function of the transaction alone."""
         self.weight = weight
@@ -102,12 +111,15 @@ class Writer:
         if durability == "power":
             self._durability = durability
 
-    async def run(self, function: Callable[[Transaction], T], *, weight: int, listeners: frozenset[str]) -> T:
+    async def run(
+        self, function: Callable[[Transaction], T], *, weight: int, listeners: frozenset[str], lasting: bool = True
+    ) -> T:
         """Run *function* in a transaction, with whatever else waits; return its value once that is committed.
 
-        *weight* is about how many rows it writes; *listeners* are the caller's own bells, not rung.
+        *weight* is about how many rows it writes; *listeners* are the caller's own bells, not rung. What need
+        not be *lasting* may be undone by loss of power.
         """
-        value: T = await self._put(_Operation(function, None, weight, listeners))
+        value: T = await self._put(_Operation(function, None, weight, listeners, lasting=lasting))
         return value
 
     async def run_each(
@@ -168,7 +180,7 @@ class Writer:
             self._identity = _identity_of(self._location.path)
             self._connection = connect(self._location)
             try:
-                self._set_durability()
+                self._set_durability(self._durability)
                 migrate(self._connection, str(self._location.path))
             except BaseException:
                 self._connection.close()
@@ -230,7 +242,7 @@ class Writer:
         """Write *group* in one transaction, or each for itself if one fails; return what was committed, and by whom."""
         skip = frozenset.intersection(*(operation.listeners for operation in group))
         try:
-            self._begin()
+            self._begin(group)
             transaction = self._apply(group)
             if transaction.gives_work:
                 # Whoever claims waits for this commit; its master wakes up meanwhile: see ``ring_masters``.
@@ -255,13 +267,14 @@ class Writer:
         if transaction.changed:
             self._ringer.ring_watchers(transaction.changed, skip=skip)
 
-    def _begin(self) -> None:
+    def _begin(self, group: list[_Operation]) -> None:
         if _identity_of(self._location.path) != self._identity:
             raise _gone(self._location.path)
         if self._log_identity is not None and _identity_of(self._log) != self._log_identity:
             raise _gone(self._log)
-        if self._durability != self._durability_set:
-            self._set_durability()
+        durability = self._durability if any(operation.lasting for operation in group) else "process"
+        if durability != self._durability_set:
+            self._set_durability(durability)
         # Take the write lock at once. A deferred transaction that reads first and writes later fails
         # with "database is locked" straight away, whatever the busy timeout says.
         self._connection.execute("BEGIN IMMEDIATE")
@@ -292,9 +305,9 @@ class Writer:
         except sqlite3.Error:
             _log.exception("rolling back in %s failed", self._location.path)
 
-    def _set_durability(self) -> None:
-        self._durability_set = self._durability
-        set_durability(self._connection, self._durability_set)
+    def _set_durability(self, durability: Durability) -> None:
+        self._durability_set = durability
+        set_durability(self._connection, durability)
 
     def _checkpoint_if_due(self) -> None:
         """Copy the WAL into the database when it has grown, in a turn, so that no writer meets it."""

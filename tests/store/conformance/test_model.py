@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from litestar_queues.lifecycle import Cancelled, Crashed, Lost, Raised, Returned, Snoozed, Succeeded, settle
-from litestar_queues.models import LIVE, ClaimedJob, ErrorReport, Query, Status
+from litestar_queues.models import LIVE, TERMINAL, ClaimedJob, ErrorReport, Query, Status
 from litestar_queues.store import Store, Want
 from store.conftest import FACTORIES
 from store.making import NOW, SECOND, new_job, node, receipt
@@ -145,7 +145,7 @@ class Jobs(RuleBasedStateMachine):
         batch = [settle(job, outcome, receipt(self.now), now=self.now) for job in claimed]
         verdicts = self.runner.run(self.store.settle(batch * (2 if twice else 1)))
         for at, settlement in enumerate(batch * (2 if twice else 1)):
-            job = self.model[settlement.number]
+            job = self.model.get(settlement.number, {"status": "pruned"})
             if job["status"] != Status.RUNNING or job["fence"] != settlement.fence:
                 assert verdicts[at] == "stale"
             elif job["cancel"] and settlement.status in LIVE:
@@ -183,6 +183,14 @@ class Jobs(RuleBasedStateMachine):
         self.runner.run(self.store.retire(name))
         expected = [n for n, j in self.model.items() if j["status"] == "running" and j["cancel"] and j["node"] == name]
         assert sorted(asked) == sorted(expected)
+
+    @rule(status=st.sampled_from(sorted(TERMINAL)))
+    def prune(self, status: Status) -> None:
+        ended = [number for number, job in self.model.items() if job["status"] == status]
+        done = self.runner.run(self.store.prune({status: 0}, now=self.now + 1000 * 365 * 24 * 3600 * SECOND))
+        assert done.jobs == ({status: len(ended)} if ended else {})
+        for number in ended:
+            del self.model[number]
 
     @rule(jump=st.sampled_from([1, 4, 40, 3600 * SECOND, 365 * 24 * 3600 * SECOND, -10, -3600 * SECOND]))
     def time_jumps(self, jump: int) -> None:
