@@ -87,6 +87,9 @@ class Printer:
                 self._line("!", "strays", f"{len(notice.pids)} processes left behind at {notice.worker} were killed")
             case n.JobsAdopted():
                 self._line("!", "adopted", f"{notice.jobs} jobs of {len(notice.nodes)} masters that are gone")
+            case n.JobsPruned():
+                also = f", and {notice.results:,} results of others" if notice.results else ""
+                self._line("·", "pruned", f"{notice.jobs:,} jobs that were kept for as long as they were to be{also}")
             case n.StoreProblem():
                 self._line("✗", "store", f"{notice.message} (next try in {notice.next_try:g} s; nothing is lost)")
             case n.StoreRecovered():

@@ -129,6 +129,14 @@ class JobsAdopted(Struct, frozen=True):
     jobs: int
 
 
+class JobsPruned(Struct, frozen=True):
+    """Jobs that ended long enough ago were deleted."""
+
+    jobs: int
+    results: int
+    """Of jobs that stay."""
+
+
 class StoreProblem(Struct, frozen=True):
     """The store refused; nothing is lost, and it is tried again."""
 
@@ -175,6 +183,7 @@ Notice = (
     | JobStopping
     | StraysKilled
     | JobsAdopted
+    | JobsPruned
     | StoreProblem
     | StoreRecovered
     | LateReport

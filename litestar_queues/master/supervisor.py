@@ -24,6 +24,7 @@ from litestar_queues.lifecycle import Outcome
 from litestar_queues.master import liveness, strays, surroundings
 from litestar_queues.master.assignments import Assignment
 from litestar_queues.master.crew import Crew
+from litestar_queues.master.housekeeping import Housekeeping
 from litestar_queues.master.notices import BootProblem, JobSettled, Notice, Started, Stopped, Stopping, Subscriber
 from litestar_queues.master.planning import PoolOptions, excluded_queues, plan_pools
 from litestar_queues.master.pool import Pool
@@ -144,14 +145,22 @@ class Master:
         crew = self._crew
         self._rounds = Rounds(store, self._node, self._clock, crew, self._tell, crew.relieved)
         watch = Watch(store, self._node, self._clock, self, self._tell)
+        housekeeping = Housekeeping(store, self._clock, self._catalogue.retention, self._tell)
+
+        def offer(catalogue: Catalogue) -> None:
+            watch.publish_soon(catalogue)
+            housekeeping.learn(catalogue)
+
         await store.beat(self.snapshot())
         await store.publish(self._node, self._catalogue.shown(), now=self._clock.now())
         await watch.adopt()
-        crew.open(self._pools, self._rounds, files, store.url, self._catalogue, watch.publish_soon)
+        crew.open(self._pools, self._rounds, files, store.url, self._catalogue, offer)
         self._tell(Started(self._node, store.url, self._catalogue, planned))
         exchanging = self._start(self._rounds.run(watch.nudge))
         watching = self._start(watch.run())
+        tidying = self._start(housekeeping.run())
         await self._stopping.wait()
+        tidying.cancel()
         await self._drain()
         watching.cancel()
         await self._leave(store, files)

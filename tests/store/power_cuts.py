@@ -17,6 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from litestar_queues.models import Status
 from litestar_queues.store import open_store
 from litestar_queues.store.opening import Durability
 from litestar_queues.store.sqlite import connection as connecting
@@ -49,10 +50,17 @@ def record(folder: Path, durability: Durability) -> list[vfs.Call | object]:
             await store.settle([settlement(job)])
             disk.calls.append(Acknowledged(job.number, "completed"))
 
+    async def pruner(store) -> None:  # type: ignore[no-untyped-def]
+        """Between the others' commits, make some that are not synced."""
+        for _ in range(6):
+            await store.add([new_job(queue="brief", retention=0)])
+            await store.settle([settlement(job) for job in await claim(store, 1, queues=("brief",), now=NOW)])
+            await store.prune({Status.COMPLETED: None}, now=NOW + 900)
+
     async def play() -> None:
         async with await open_store(f"sqlite:///{folder}/q.db", durability=durability) as store:
             for _ in range(2):
-                await asyncio.gather(*(client(store, f"q{number}") for number in range(4)))
+                await asyncio.gather(*(client(store, f"q{number}") for number in range(4)), pruner(store))
 
     # Small, so that the log is copied into the database again and again.
     connecting.CHECKPOINT_AT = writing.CHECKPOINT_AT = 64 * 1024

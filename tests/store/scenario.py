@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from litestar_queues.lifecycle import Raised, settle
-from litestar_queues.models import ClaimedJob, ErrorReport, NewJob, StoredEvent
+from litestar_queues.models import ClaimedJob, ErrorReport, NewJob, Status, StoredEvent
 from litestar_queues.store import Store, Want
 from store.making import NOW, SECOND, new_job, node, receipt, settlement
 
@@ -32,7 +32,7 @@ class History:
         return [
             self.add_three, self.add_again, self.claim_two, self.record_events, self.settle_two, self.replace_key,
             self.add_many, self.cancel_one, self.beat, self.claim_five, self.settle_five, self.adopt, self.retire,
-            self.add_large, self.claim_late, self.settle_five,
+            self.add_large, self.claim_late, self.settle_five, self.prune, self.add_three,
         ]  # fmt: skip
 
     def job(self, **changes: Any) -> NewJob:
@@ -85,6 +85,9 @@ class History:
 
     async def claim_late(self) -> None:
         await self._claim(3, NOW + 200 * SECOND)
+
+    async def prune(self) -> None:
+        await self._store.prune({Status.COMPLETED: 0, Status.CANCELLED: None}, now=NOW + 900 * SECOND)
 
     async def _claim(self, limit: int, now: int) -> None:
         claims = await self._store.claim("node", [Want(limit)], now=now)

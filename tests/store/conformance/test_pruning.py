@@ -183,12 +183,11 @@ async def test_jobs_that_are_kept_longer_are_not_in_the_way_of_others(store: Sto
     await run(store, new_jobs(700, retention=FOREVER))
     await run(store, new_jobs(3))
     after: Place | None = None
-    for calls in range(1, 20):
+    calls, has_more = 0, True
+    while has_more and calls < 10:
         done = await store.prune(KEPT, now=NOW + 2 * DAY, after=after)
-        after = done.place
-        if not done.has_more:
-            break
-    assert calls <= 10
+        calls, after, has_more = calls + 1, done.place, done.has_more
+    assert not has_more
     assert len(await standing(store)) == 700
     await run(store, new_jobs(2))
     again = await store.prune(KEPT, now=NOW + 2 * DAY, after=after)

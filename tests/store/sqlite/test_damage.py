@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from litestar_queues.exceptions import StoreCorrupt, StoreError, StoreFull, StoreLocked
+from litestar_queues.models import Status
 from litestar_queues.store import open_store
 from litestar_queues.store.sqlite import connection as connecting
-from litestar_queues.store.sqlite import turnstile
+from litestar_queues.store.sqlite import turnstile, writer
 from litestar_queues.store.sqlite.connection import OutcomeUnknown, explain
 from litestar_queues.store.sqlite.location import Location
 from store.making import NOW, claim, new_job, new_jobs, settlement, status_of
@@ -194,6 +195,45 @@ async def test_the_log_does_not_grow_for_ever(tmp_path: Path) -> None:
         for _ in range(300):
             await store.add(new_jobs(100))
         assert wal.stat().st_size < 16 * 1024 * 1024, wal.stat().st_size
+
+
+@pytest.mark.fault("C10", "pruning beside a full load", "the log stays as short as without it")
+async def test_the_log_stays_bounded_while_jobs_are_added_ended_and_pruned(tmp_path: Path) -> None:
+    wal = tmp_path / "q.db-wal"
+    sizes: list[int] = []
+    async with await open_store(url_of(tmp_path / "q.db"), durability="process") as store:
+        for turn in range(90):
+            await store.add(new_jobs(100))
+            await store.settle([settlement(job) for job in await claim(store, 100)])
+            await store.prune({Status.COMPLETED: 0}, now=NOW + 99)
+            sizes.append(wal.stat().st_size)
+            assert sum(each.total for each in (await store.statistics()).values()) <= 200, turn
+    assert max(sizes) < 12 * 1024 * 1024, sizes
+
+
+@pytest.mark.fault("C10", "a reader that stays, while jobs are pruned", "the log is cut as soon as it has gone")
+async def test_a_log_that_a_reader_has_kept_is_cut_when_it_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "TRUNCATE_AT", 6 * 1024 * 1024)
+    wal = tmp_path / "q.db-wal"
+    async with await open_store(url_of(tmp_path / "q.db"), durability="process") as store:
+        await store.add(new_jobs(100))
+        reader = sqlite3.connect(tmp_path / "q.db", isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM lq_job").fetchall()
+
+        async def work() -> None:
+            await store.add(new_jobs(100))
+            await store.settle([settlement(job) for job in await claim(store, 100)])
+            await store.prune({Status.COMPLETED: 0}, now=NOW + 99)
+
+        while wal.stat().st_size <= 2 * writer.TRUNCATE_AT:
+            await work()
+        reader.close()
+        for _ in range(2 * writer._LOOK_AT_WAL_EVERY):
+            await work()
+        assert wal.stat().st_size <= writer.TRUNCATE_AT
 
 
 async def test_the_most_careful_store_of_the_process_decides_about_durability(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from litestar_queues.exceptions import StoreTooNew
+from litestar_queues.exceptions import StoreError, StoreTooNew
 from litestar_queues.ids import uuid7
 from litestar_queues.lifecycle import Succeeded, settle
+from litestar_queues.models import Status
 from litestar_queues.store import open_store
 from litestar_queues.store.base import Verdict, Want
 from litestar_queues.store.sqlite import migrations
@@ -144,27 +145,64 @@ def test_a_step_that_fails_is_undone(tmp_path: Path) -> None:
     connection.close()
 
 
-async def test_the_jobs_of_a_file_of_version_1_can_be_claimed_and_settled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url = url_of(tmp_path / "q.db")
-    connection = connect(tmp_path / "q.db")
+def write_old_file(path: Path, version: int, jobs: list[dict[str, object]]) -> None:
+    """Write a file of an old version, with SQLite alone, as a release of that version did."""
+    connection = connect(path)
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
-    migrate(connection, "q.db", STEPS[:1])
-    old = {
-        "id": str(uuid7(0)), "task": "t", "queue": "default", "backend": "local", "status": "pending", "priority": 0,
-        "payload": "{}", "checksum": 0, "key_scope": "t", "key_forever": 0, "max_retries": 0, "kill_grace": 0,
-        "created_at": 1, "run_at": 1, "sequence": 1,
-    }  # fmt: skip
-    names, marks = ", ".join(old), ", ".join("?" * len(old))
-    connection.execute(f"INSERT INTO lq_job ({names}) VALUES ({marks})", tuple(old.values()))
-    connection.execute("INSERT INTO lq_tally (queue, status, count) VALUES ('default', 'pending', 1)")
+    migrate(connection, "q.db", STEPS[:version])
+    for number, changes in enumerate(jobs):
+        old: dict[str, object] = {
+            "id": str(uuid7(number)), "task": "t", "queue": "default", "backend": "local", "status": "pending",
+            "priority": 0, "payload": "{}", "checksum": 0, "key_scope": "t", "key_forever": 0, "max_retries": 0,
+            "kill_grace": 0, "created_at": 1, "run_at": 1, "sequence": 1,
+        } | changes  # fmt: skip
+        names, marks = ", ".join(old), ", ".join("?" * len(old))
+        connection.execute(f"INSERT INTO lq_job ({names}) VALUES ({marks})", tuple(old.values()))
+        count = "INSERT INTO lq_tally VALUES ('default', ?, 1) ON CONFLICT DO UPDATE SET count = count + 1"
+        connection.execute(count, (old["status"],))
+        if old["key_forever"]:
+            bury = "INSERT INTO lq_key (key_scope, key, number, id) SELECT key_scope, key, number, id FROM lq_job WHERE id = ?"
+            connection.execute(bury, (old["id"],))
     connection.close()
+
+
+async def test_the_jobs_of_a_file_of_version_1_can_be_claimed_and_settled(tmp_path: Path) -> None:
+    url = url_of(tmp_path / "q.db")
+    write_old_file(tmp_path / "q.db", 1, [{}])
     async with await open_store(url) as store:
         claims = await store.claim("node", [Want(1)], now=2)
         [[job]] = claims.jobs
         assert (job.max_rss, job.allow_background, job.suspect) == (None, False, False)
         assert await store.settle([settle(job, Succeeded("1"), now=3)]) == [Verdict.SETTLED]
+
+
+async def test_the_jobs_of_a_file_of_version_2_are_kept_as_the_configuration_says_and_pruned(tmp_path: Path) -> None:
+    url = url_of(tmp_path / "q.db")
+    ended = {"status": "failed", "ended_at": 5}
+    old = [{}, ended | {"key": "k", "key_forever": 1}, ended, {"status": "completed", "ended_at": 5, "result": "1"}]
+    write_old_file(tmp_path / "q.db", 2, old)
+    async with await open_store(url, create=False) as reader:
+        with pytest.raises(StoreError, match="made by an older release; start lq worker"):
+            await reader.prunable({Status.FAILED: 10}, now=20)
+    async with await open_store(url) as store:
+        assert (await store.prunable({Status.FAILED: 10}, now=20)).jobs == {Status.FAILED: 2}
+        assert (await store.prune({Status.FAILED: 10}, now=14)).jobs == {}
+        assert (await store.prune({Status.FAILED: 10}, now=15)).jobs == {Status.FAILED: 2}
+        counts = (await store.statistics())["default"]
+        assert (counts.pending, counts.failed, counts.completed) == (1, 0, 1)
+        [again] = await store.add([new_job(task="t", key_scope="t", key="k")])
+        assert (again.number, again.status, again.deduplicated) == (2, "failed", True)
+
+
+async def test_a_release_of_version_2_goes_on_beside_a_file_of_version_3(tmp_path: Path) -> None:
+    """Its statements, which know nothing of retention: what it adds and ends is kept as the configuration says."""
+    async with await open_store(url_of(tmp_path / "q.db")) as store:
+        write_old_file(tmp_path / "q.db", 2, [{}])
+        connection = connect(tmp_path / "q.db")
+        connection.execute("UPDATE lq_job SET status = 'completed', ended_at = 5, result = '1'")
+        connection.execute("UPDATE lq_tally SET status = 'completed'")
+        connection.close()
+        assert (await store.prune({Status.COMPLETED: 10}, now=15)).jobs == {Status.COMPLETED: 1}
 
 
 @pytest.mark.fault("C16", "eight processes migrate a file of version 1 at once", "all succeed, each step is taken once")
