@@ -18,6 +18,7 @@ COMMANDS = {
     "worker": ("lq.worker", "worker", "Serve jobs until told to stop."),
     "inspect": ("lq.inspect", "inspect", "Show queues, workers and failures, or one job."),
     "enqueue": ("lq.enqueue", "enqueue", "Enqueue a task by its name."),
+    "prune": ("lq.prune", "prune", "Delete jobs that ended long enough ago."),
     "demo": ("lq.demo", "demo", "Take a census of the standard library, and see a job killed."),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ from litestar_queues.request import shown_signature
 from litestar_queues.results import TaskResult
 from litestar_queues.service import QueueService
 from lq import exits
+from lq.duration import Duration
 from lq.render.page import write_json
 from lq.render.text import printable
 
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "integer": (int,),
     "number": (int, float),
@@ -31,19 +30,6 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "null": (type(None),),
     "string": (str,),
 }
-
-
-class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases only
-    """A duration: ``30``, ``30s``, ``10m``, ``2h``, ``1d``."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return seconds."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?", str(value))
-        if match is None:
-            self.fail(f"{value!r} is not a duration; write 30s, 10m, 2h or 1d", param, ctx)
-        return float(match[1]) * _UNITS[match[2] or "s"]
 
 
 @click.command(
@@ -117,7 +103,8 @@ async def _wait_for(result: TaskResult[Any], limit: float | None, as_json: bool)
         click.echo(printable(error), err=True)
         return exits.TIMED_OUT
     if not as_json:
-        said = record.result_json if record.status == Status.COMPLETED else record.error
+        kept = "(its result is not kept)" if record.is_result_gone else record.result_json
+        said = kept if record.status == Status.COMPLETED else record.error
         click.echo(printable(f"#{result.number} {record.status} {said or ''}".rstrip()))
     return exits.OK if record.status == Status.COMPLETED else exits.JOB_FAILED
 
@@ -219,6 +206,7 @@ def _as_json(result: TaskResult[Any]) -> dict[str, Any]:
         "queue": record.queue,
         "status": str(result.status),
         "deduplicated": result.deduplicated,
-        "result": record.result,
+        "result": None if record.is_result_gone else record.result,
+        "result_dropped": record.is_result_gone,
         "error": result.error,
     }

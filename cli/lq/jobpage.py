@@ -33,6 +33,8 @@ def as_blocks(page: Page) -> list[Block]:
     blocks += _arguments(job)
     if job.shown_result_json is not None:
         blocks += [Heading("Result"), Lines(_pretty(job.shown_result_json))]
+    if job.is_result_gone:
+        blocks += [Heading("Result", "dropped: it was kept for as long as the task's result_retention says")]
     if job.error:
         blocks += [Heading("Error"), Pairs((("", Cell(job.error, "red")),))]
     blocks += _events(page)
@@ -54,6 +56,7 @@ def as_json(page: Page) -> dict[str, Any]:
         "args": job.shown_args,
         "kwargs": job.shown_kwargs,
         "result": None if job.shown_result_json is None else msgspec.json.decode(job.shown_result_json),
+        "result_dropped": job.is_result_gone,
         "error": _error_json(job.failure),
         "key": job.key,
         "timeout_seconds": job.timeout,

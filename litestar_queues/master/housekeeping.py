@@ -8,14 +8,14 @@ does this for itself: two at it halve the work, and do no harm.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 from litestar_queues.clock import Clock
 from litestar_queues.exceptions import StoreCorrupt, StoreError
 from litestar_queues.master.notices import JobsPruned, StoreProblem, Subscriber
 from litestar_queues.models import Status
 from litestar_queues.nodes import Catalogue
-from litestar_queues.store.base import Place, Store
+from litestar_queues.store.base import Place, Pruned, Store
 
 LOOK_EVERY = 30.0
 """Seconds between looks while nothing is over: so much longer than it is to be kept a job may stay."""
@@ -66,15 +66,31 @@ class Housekeeping:
         if loop.time() - self._began_anew >= ANEW_EVERY:
             self._place, self._began_anew = None, loop.time()
         jobs = results = 0
-        has_more = True
         try:
-            while has_more:
-                began = loop.time()
-                done = await self._store.prune(self._kept, now=self._clock.now(), after=self._place)
-                self._place, has_more = done.place, done.has_more
+            async for done in parts(self._store, self._kept, self._clock, after=self._place):
+                self._place = done.place
                 jobs, results = jobs + sum(done.jobs.values()), results + done.results
-                if has_more:
-                    await asyncio.sleep(max((loop.time() - began) * REST, SHORTEST_REST))
         finally:
             if jobs or results:
                 self._tell(JobsPruned(jobs, results))
+
+
+async def parts(
+    store: Store,
+    kept: Mapping[Status, int | None],
+    clock: Clock,
+    *,
+    after: Place | None = None,
+    even_kept: bool = False,
+) -> AsyncIterator[Pruned]:
+    """Prune until nothing is left that is over, with a rest after each part; yield what each has done."""
+    loop = asyncio.get_running_loop()
+    while True:
+        began = loop.time()
+        done = await store.prune(kept, now=clock.now(), after=after, even_kept=even_kept)
+        rest = max((loop.time() - began) * REST, SHORTEST_REST)
+        yield done
+        if not done.has_more:
+            return
+        after = done.place
+        await asyncio.sleep(rest)

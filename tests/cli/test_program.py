@@ -39,7 +39,7 @@ def test_litestars_command_line_carries_the_same_commands(tmp_path: Path) -> Non
     group = entry.load()
     import click
 
-    assert set(group.list_commands(click.Context(group))) == {"worker", "inspect", "enqueue", "demo"}
+    assert set(group.list_commands(click.Context(group))) == {"worker", "inspect", "enqueue", "prune", "demo"}
 
 
 @pytest.mark.parametrize("command", ["worker", "inspect", "enqueue", "demo"])

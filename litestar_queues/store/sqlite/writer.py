@@ -54,17 +54,8 @@ class _Operation:
 
     __slots__ = ("error", "future", "items", "lasting", "listeners", "loop", "value", "verb", "weight")
 
-    def __init__(
-        self,
-        verb: Callable[..., Any],
-        items: Sequence[Any] | None,
-        weight: int,
-        listeners: frozenset[str],
-        *,
-        lasting: bool = True,
-    ) -> None:
+    def __init__(self, verb: Callable[..., Any], items: Sequence[Any] | None, weight: int, listeners: frozenset[str]):
         self.verb = verb
-        self.lasting = lasting
         self.items = items
         """None: *verb* is a function of the transaction alone."""
         self.weight = weight
@@ -73,6 +64,7 @@ class _Operation:
         self.future: asyncio.Future[Any] = self.loop.create_future()
         self.value: Any = None
         self.error: BaseException | None = None
+        self.lasting = True
 
     def kind(self) -> object:
         """Neighbours of one kind run as one."""
@@ -119,7 +111,9 @@ class Writer:
         *weight* is about how many rows it writes; *listeners* are the caller's own bells, not rung. What need
         not be *lasting* may be undone by loss of power.
         """
-        value: T = await self._put(_Operation(function, None, weight, listeners, lasting=lasting))
+        operation = _Operation(function, None, weight, listeners)
+        operation.lasting = lasting
+        value: T = await self._put(operation)
         return value
 
     async def run_each(
