@@ -20,8 +20,9 @@ from litestar_queues.store.base import Place, Prunable, Pruned
 from litestar_queues.store.sqlite.transaction import Row, Transaction, numbers_of
 
 MOST = 200
-"""Rows and pages of text in one transaction. On two shared cores 200 jobs take 1.0 ms to find and 2.4 ms
-to delete, 500 took 2.8 and 6.4 ms; one job with 200 events and more is taken apart."""
+"""Rows and pages of text in one transaction. On two shared cores a part of 200 no-op jobs takes 2.7 ms of CPU, of 400
+4.5, of 100 1.9; 200 pages of text 2.9, 200 jobs of 2 KB each 4.0. Who claims meanwhile waits for that, and 10 ms
+are allowed. One job with more than 200 events loses them part by part."""
 _START = -(1 << 62)
 
 # One statement and one row of JSON for a whole walk: see ``transaction``. Each step asks the index for
