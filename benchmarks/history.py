@@ -27,7 +27,7 @@ from litestar_queues.master.housekeeping import parts
 from litestar_queues.models import ClaimedJob, Status
 from litestar_queues.store import Store, Want, open_store
 from litestar_queues.store.sqlite.pruning import MOST
-from store.making import new_job, settlement
+from store.making import settlement
 
 CLOCK = SystemClock()
 ROUND = 64
@@ -48,14 +48,14 @@ FROM count
 
 
 def fill(path: Path, finished: int, overdue: int, scheduled: int, pending: int) -> None:
-    """Write the jobs with SQLite alone, as they would lie there; *overdue* of the finished ones ended two days ago."""
+    """Write the jobs with SQLite alone, as they would lie there; *overdue* have finished two days ago."""
     now = CLOCK.now()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
         first = 1
         for status, many, run_at, ended in [
             ("completed", overdue, now - 2 * DAY, now - 2 * DAY),
-            ("completed", finished - overdue, now - DAY // 2, now - DAY // 2),
+            ("completed", finished, now - DAY // 2, now - DAY // 2),
             ("scheduled", scheduled, now + DAY, None),
             ("pending", pending, now, None),
         ]:
@@ -168,8 +168,8 @@ async def main(finished: int, scheduled: int, pending: int, overdue: int) -> Non
             await open_store(f"sqlite:///{paths['full']}") as full,
             await open_store(f"sqlite:///{paths['empty']}") as empty,
         ):
-            fill(paths["full"], finished, overdue + PARTS * MOST, scheduled, pending)
-            await empty.add([new_job(created_at=CLOCK.now(), run_at=0) for _ in range((ROUNDS + 12) * ROUND)])
+            fill(paths["full"], finished - overdue - PARTS * MOST, overdue + PARTS * MOST, scheduled, pending)
+            fill(paths["empty"], 0, 0, 0, (ROUNDS + 12) * ROUND)
             size = paths["full"].stat().st_size / 2**20
             print(f"{finished:,} finished, {scheduled:,} scheduled, {pending:,} pending: {size:,.0f} MiB", flush=True)
             await compare(full, empty)
