@@ -200,6 +200,17 @@ async def test_jobs_that_ended_in_one_moment_all_go(store: Store) -> None:
     assert await prune_all(store, NOW + 2 * DAY) == 600
 
 
+async def test_a_place_never_makes_a_job_go_before_its_time(store: Store) -> None:
+    """Where the clock was set back since, or jobs are to be kept longer now."""
+    added = await store.add(new_jobs(600))
+    await store.cancel([entry.number for entry in added], now=NOW)
+    first = await store.prune(KEPT, now=NOW + DAY)
+    assert first.has_more
+    for kept, now in ((KEPT, NOW + DAY - 1), ({Status.CANCELLED: 2 * DAY}, NOW + DAY)):
+        again = await store.prune(kept, now=now, after=first.place)
+        assert (again.jobs, again.has_more) == ({}, False)
+
+
 async def test_a_result_may_go_before_its_job(store: Store) -> None:
     [short, plain, failed] = await run(store, [new_job(result_retention=5), new_job(), new_job(queue="never")])
     del failed
