@@ -19,6 +19,7 @@ COMMANDS = {
     "inspect": ("lq.inspect", "inspect", "Show queues, workers and failures, or one job."),
     "enqueue": ("lq.enqueue", "enqueue", "Enqueue a task by its name."),
     "prune": ("lq.prune", "prune", "Delete jobs that ended long enough ago."),
+    "bench": ("lq.bench.command", "bench", "Measure how fast it is on this machine."),
     "demo": ("lq.demo", "demo", "Take a census of the standard library, and see a job killed."),
 }
 

@@ -25,10 +25,10 @@ from pathlib import Path
 
 import click
 
-from litestar_queues.config import APP_VARIABLE, QueueConfig
+from litestar_queues.config import QueueConfig
 from litestar_queues.models import TaskRequest
 from litestar_queues.service import QueueService
-from lq import exits
+from lq import exits, owned
 from lq.census import tasks
 from lq.census.live import Watch, follow
 from lq.census.report import Census, summary, unparsed, wrongs
@@ -82,7 +82,7 @@ async def _run(folder: Path, concurrency: int, *, quick: bool) -> list[str]:
         with _master(folder, url, concurrency) as master:
             ending = await follow(service, census.all, Watch.on(sys.stdout), master.poll, until=started + _LIMIT)
         if ending is not None:
-            return [f"{ending}\n{_last_words(folder)}"]
+            return [f"{ending}\n{owned.last_words(_log_file(folder))}"]
         records = {result.number: await result.refresh() for result in census.all}
         logged = await unparsed(service, census)
     problems = wrongs(census, records)
@@ -105,47 +105,13 @@ async def _enqueue(service: QueueService, *, quick: bool) -> Census:
 
 @contextmanager
 def _master(folder: Path, url: str, concurrency: int) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "lq", "worker", "--import", tasks.__name__, "--url", url]
     options = ["--concurrency", str(concurrency), "--drain-timeout", "0"]
-    with _log_file(folder).open("wb") as log:
-        process = subprocess.Popen(
-            [*command, *options],
-            cwd=folder,
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            # Ctrl-C is ours to pass on: a master that hears it twice, from the terminal and from us, is in a hurry.
-            start_new_session=True,
-        )
-        try:
-            yield process
-        finally:
-            _stop(process)
-
-
-def _environment() -> dict[str, str]:
-    """Return our environment without what would have the master serve the user's own application."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LQ_WORKER_")}
-    kept.pop(APP_VARIABLE, None)
-    # The master runs in a folder of its own; what is found from this one must be found from there.
-    kept["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path if entry)
-    return kept
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
+    process = owned.start(folder, _log_file(folder), "--import", tasks.__name__, "--url", url, *options)
     try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        yield process
+    finally:
+        owned.stop(process)
 
 
 def _log_file(folder: Path) -> Path:
     return folder / "worker.log"
-
-
-def _last_words(folder: Path) -> str:
-    lines = _log_file(folder).read_text(errors="replace").splitlines()
-    return "\n".join(lines[-20:])

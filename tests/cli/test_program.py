@@ -17,7 +17,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 def test_help_lists_every_command_and_imports_none_of_them() -> None:
     program = "import sys; from lq.__main__ import make_group\ntry: make_group()(['-h'])\nexcept SystemExit: pass\n"
     done = run(sys.executable, "-c", program + "print([name for name in sys.modules if name.startswith('lq.')])")
-    for name in ("worker", "inspect", "enqueue", "demo"):
+    for name in ("worker", "inspect", "enqueue", "bench", "demo"):
         assert f"\n  {name}" in done.stdout
     assert done.stdout.splitlines()[-1] in ("['lq.__main__', 'lq.exits']", "['lq.exits', 'lq.__main__']")
 
@@ -39,10 +39,10 @@ def test_litestars_command_line_carries_the_same_commands(tmp_path: Path) -> Non
     group = entry.load()
     import click
 
-    assert set(group.list_commands(click.Context(group))) == {"worker", "inspect", "enqueue", "prune", "demo"}
+    assert set(group.list_commands(click.Context(group))) == {"worker", "inspect", "enqueue", "prune", "bench", "demo"}
 
 
-@pytest.mark.parametrize("command", ["worker", "inspect", "enqueue", "demo"])
+@pytest.mark.parametrize("command", ["worker", "inspect", "enqueue", "prune", "bench", "demo"])
 def test_each_command_explains_itself(command: str) -> None:
     done = run(sys.executable, "-m", "lq", command, "--help")
     assert done.returncode == 0

@@ -1,0 +1,57 @@
+"""Who can be measured here: ourselves, the bare limit, and the peers that have been set up."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from litestar_queues.exceptions import QueueConfigurationError
+from lq.bench.running import Adapter
+
+OURS = Adapter("ours", (sys.executable, "-m", "lq.bench.ours"))
+BARE = Adapter("bare", (sys.executable, "-m", "lq.bench.bare"))
+_LISTING = 30.0
+"""Seconds within which ``setup.py`` must say which peers there are."""
+
+
+def find(folder: Path | None, environments: Path | None, chosen: tuple[str, ...]) -> tuple[list[Adapter], list[str]]:
+    """Return the adapters to run, and the names of peers that have no environment yet.
+
+    *folder* holds ``NAME.py`` for each peer, *environments* its own Python in ``NAME/bin/python``
+    (``.bench`` two folders above when None). *chosen* names some of all; none stands for all.
+    Raises ``QueueConfigurationError`` for a folder or a name that is not there.
+    """
+    adapters, missing = [OURS, BARE], list[str]()
+    if folder is not None:
+        if not folder.is_dir():
+            msg = f"--peers {folder} is no folder; give the one that holds NAME.py for each peer"
+            raise QueueConfigurationError(msg)
+        homes = environments or folder.resolve().parents[1] / ".bench"
+        pythons = {file.stem: homes.absolute() / file.stem / "bin" / "python" for file in sorted(folder.glob("*.py"))}
+        adapters += [
+            Adapter(name, (str(python), str(folder.resolve() / f"{name}.py")), has_our_python=False)
+            for name, python in pythons.items()
+            if python.exists()
+        ]
+        missing = [name for name in _planned(folder) if name in pythons and not pythons[name].exists()]
+    if not chosen:
+        return adapters, missing
+    known = {adapter.name: adapter for adapter in adapters}
+    for name in chosen:
+        if name not in known:
+            msg = f"--only {name!r} is not set up here (there are: {', '.join(known)})"
+            raise QueueConfigurationError(msg)
+    return [known[name] for name in dict.fromkeys(chosen)], []
+
+
+def _planned(folder: Path) -> list[str]:
+    """Return the peers that ``setup.py`` beside the adapters would make environments for."""
+    setup = folder / "setup.py"
+    if not setup.exists():
+        return []
+    command = [sys.executable, str(setup.resolve()), "--list"]
+    done = subprocess.run(command, capture_output=True, timeout=_LISTING, check=True)
+    return msgspec.json.decode(done.stdout, type=list[str])
