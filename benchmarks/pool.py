@@ -1,7 +1,8 @@
-"""The process pool at full strength: ``python benchmarks/pool.py [NAME …]``.
+"""What the process pool does when jobs and processes die or misbehave: ``python benchmarks/pool.py [NAME …]``.
 
-Each measure starts real masters on databases of its own and prints figures; none of them is a test.
-The settings are the defaults: ``synchronous=FULL``, every job with a timeout, results read back.
+How fast it is while nothing goes wrong is ``lq bench``. Each measure here starts real masters on
+databases of its own and prints figures; none of them is a test. The settings are the
+defaults: ``synchronous=FULL``, every job with a timeout, results read back.
 """
 
 from __future__ import annotations
@@ -18,49 +19,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from common import bench, cpu_of_tree, milliseconds, starts
+from common import bench, milliseconds, starts
 
 from litestar_queues import QueueConfig, QueueService, TaskRequest
 from support import hard, logbook, zoo
 from support.masters import RunningMaster
 from support.waiting import wait_until
-
-SLOW_APP = """
-import time
-time.sleep(2)  # what a large application takes to import
-from support import zoo
-"""
-
-
-async def drain(count: int) -> None:
-    """Drain no-op jobs with two workers; every result is read back and compared."""
-    with tempfile.TemporaryDirectory(prefix="lq-bench-", dir=os.environ.get("LQ_BENCH_DIR")) as folder:
-        url = f"sqlite:///{folder}/drain.db"
-        async with QueueService(QueueConfig(queue_backend=url)) as service:
-            quick = zoo.good.using(timeout=60)
-            for first in range(0, count, 10_000):
-                numbers = range(first, min(first + 10_000, count))
-                await service.enqueue_many([TaskRequest(quick, (number,)) for number in numbers])
-            with RunningMaster(
-                Path(folder), "--import", "support.zoo", "--log-level", "none", "-c", "2", url=url
-            ) as master:
-                while (await service.get_statistics()).completed < count:
-                    await asyncio.sleep(0.1)
-                cpu = cpu_of_tree(master)
-                memory = _memory_of(master.pid)
-            for first in range(0, count, 10_000):
-                records = await service.store.get(range(first + 1, min(first + 10_000, count) + 1))
-                for record in records:
-                    assert record is not None
-                    assert (record.result, record.attempt) == (record.args[0] + 1, 1), record
-        with contextlib.closing(sqlite3.connect(f"{folder}/drain.db")) as connection:
-            [(took, commits)] = connection.execute(
-                "SELECT (max(ended_at) - min(claimed_at)) / 1e6, count(DISTINCT sequence) FROM lq_job"
-            ).fetchall()
-    print(
-        f"drain: {count:,} jobs in {took:.2f} s: {count / took:,.0f} jobs/s, {cpu / count * 1e6:.0f} µs of CPU per job over "
-        f"all processes, {commits:,} commits with settlements, master {memory / 2**20:.0f} MiB"
-    )
 
 
 async def killed_master(count: int) -> None:
@@ -88,30 +52,6 @@ async def killed_master(count: int) -> None:
         f"kill -9 of the master while {count:,} jobs drain: {count - len(began)} lost, {again} ran again, "
         f"{sum(began.values()):,} starts, {attempts:,} attempts recorded"
     )
-
-
-async def replacement(count: int) -> None:
-    """An application that takes 2 s to import: from kill -9 of a worker until its next job has started."""
-    waits: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="lq-bench-") as folder:
-        path = Path(folder)
-        (path / "slow_app.py").write_text(SLOW_APP)
-        os.environ[logbook.VARIABLE] = str(path / "logbook")
-        url = f"sqlite:///{path / 'bench.db'}"
-        with RunningMaster(path, "--import", "slow_app", "-c", "1", "--log-level", "none", url=url) as master:
-            master.until_serving()
-            async with QueueService(QueueConfig(queue_backend=url)) as service:
-                for index in range(50):
-                    name, flag = f"job-{index}", path / f"go-{index}"
-                    result = await service.enqueue(zoo.until_told, name, str(flag))
-                    [line] = wait_until(lambda name=name: starts(path, name), "it has started")
-                    at = time.monotonic_ns()
-                    os.kill(int(line[1]), signal.SIGKILL)
-                    lines = wait_until(lambda name=name: starts(path, name)[1:], "it has started again")
-                    waits.append((int(lines[0][0]) - at) / 1e9)
-                    flag.touch()
-                    await result.wait(30)
-    print(f"kill -9 of a worker of an app that takes 2 s to import, until the job runs again: {milliseconds(waits)}")
 
 
 async def behind_a_hang(count: int) -> None:
@@ -217,7 +157,7 @@ def _memory_of(pid: int) -> int:
 
 
 MEASURES: dict[str, Callable[[int], object]] = {
-    each.__name__: each for each in (drain, killed_master, replacement, behind_a_hang, poison, zygote, cancel, floods)
+    each.__name__: each for each in (killed_master, behind_a_hang, poison, zygote, cancel, floods)
 }
 
 

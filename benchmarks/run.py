@@ -1,7 +1,8 @@
-"""What it does on this machine: ``python benchmarks/run.py [NAME …] [--seconds S]``.
+"""Writers that crowd, and how soon the killed are gone: ``python benchmarks/run.py [NAME …] [--seconds S]``.
 
-Each measure starts real masters on databases of its own and prints figures; none of them is a test.
-The settings are the defaults: ``synchronous=FULL``, every job with a timeout, results read back.
+How fast it is while nothing goes wrong is ``lq bench``. Each measure here starts real masters on
+databases of its own and prints figures; none of them is a test. The settings are the defaults:
+``synchronous=FULL``, every job with a timeout.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import argparse
 import asyncio
 import contextlib
 import multiprocessing
-import os
 import signal
 import sqlite3
 import statistics
@@ -19,29 +19,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from common import bench, cpu_of_tree, milliseconds, starts
+from common import bench, milliseconds, starts
 
-from litestar_queues import QueueConfig, QueueService, TaskRequest
-from support import logbook, zoo
+from litestar_queues import QueueConfig, QueueService
+from support import zoo
 from support.waiting import wait_until
 
 
-async def pickup(seconds: float) -> None:
-    """From enqueue to the first line of the task, idle, one after the other."""
-    waits: list[float] = []
-    with bench("--concurrency", "2") as (url, _, path):
-        async with QueueService(QueueConfig(queue_backend=url)) as service:
-            for index in range(200):
-                at = time.monotonic_ns()
-                await (await service.enqueue(zoo.recorded, f"pickup-{index}")).wait(10)
-                [line] = [words for words in logbook.read(path / "logbook")[-2:] if words[2] == "start"]
-                waits.append((int(line[0]) - at) / 1e9)
-    print(f"pickup, idle: {milliseconds(waits)}")
-
-
-def _enqueue_for(url: str, seconds: float, out: multiprocessing.Queue[list[float]], pause: float) -> None:
+def _enqueue_for(url: str, seconds: float, out: multiprocessing.Queue[list[float]]) -> None:
     async def run() -> list[float]:
         waits: list[float] = []
         async with QueueService(QueueConfig(queue_backend=url)) as service:
@@ -50,7 +36,6 @@ def _enqueue_for(url: str, seconds: float, out: multiprocessing.Queue[list[float
                 at = time.perf_counter()
                 await service.enqueue(zoo.good, 1)
                 waits.append(time.perf_counter() - at)
-                await asyncio.sleep(pause)
         return waits
 
     try:
@@ -60,27 +45,13 @@ def _enqueue_for(url: str, seconds: float, out: multiprocessing.Queue[list[float
         out.put([])
 
 
-async def enqueue(seconds: float) -> None:
-    """Latency of enqueue in a second process during a full drain."""
-    with bench("--concurrency", "2") as (url, _, _path):
-        async with QueueService(QueueConfig(queue_backend=url)) as service:
-            await service.enqueue_many([TaskRequest(zoo.good, (1,))] * 30_000)
-        context = multiprocessing.get_context("spawn")
-        out = context.Queue()
-        process = context.Process(target=_enqueue_for, args=(url, min(seconds, 8), out, 0.005))
-        process.start()
-        waits = await asyncio.to_thread(out.get)
-        process.join()
-    print(f"enqueue beside a full drain: {milliseconds(waits)}")
-
-
 async def writers(seconds: float) -> None:
     """Sixteen processes that enqueue as fast as they can: no lock error."""
     with tempfile.TemporaryDirectory(prefix="lq-bench-") as folder:
         url = f"sqlite:///{folder}/writers.db"
         context = multiprocessing.get_context("spawn")
         out = context.Queue()
-        processes = [context.Process(target=_enqueue_for, args=(url, seconds, out, 0.0)) for _ in range(16)]
+        processes = [context.Process(target=_enqueue_for, args=(url, seconds, out)) for _ in range(16)]
         for process in processes:
             process.start()
         lists = [await asyncio.to_thread(out.get) for _ in processes]
@@ -134,16 +105,6 @@ async def orphans(seconds: float) -> None:
     print(f"kill -9 of the master, until its workers are gone: {milliseconds(gone)}")
 
 
-async def idle(seconds: float) -> None:
-    """CPU and memory of an idle master."""
-    with bench("--concurrency", "2") as (_, master, _path):
-        before, at = cpu_of_tree(master), time.monotonic()
-        await asyncio.sleep(min(seconds, 10))
-        share = (cpu_of_tree(master) - before) / (time.monotonic() - at)
-        memory = int(Path(f"/proc/{master.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    print(f"idle: {share * 100:.2f} % of a core with 2 workers; master {memory / 2**20:.0f} MiB")
-
-
 async def start(seconds: float) -> None:
     """How long `lq inspect` takes on a small store."""
     with bench("--concurrency", "1") as (url, _, _path):
@@ -155,9 +116,7 @@ async def start(seconds: float) -> None:
     print(f"lq inspect: median {statistics.median(takes) * 1e3:.0f} ms")
 
 
-MEASURES: dict[str, Callable[[float], object]] = {
-    each.__name__: each for each in (pickup, enqueue, writers, kills, orphans, idle, start)
-}
+MEASURES: dict[str, Callable[[float], object]] = {each.__name__: each for each in (writers, kills, orphans, start)}
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ from litestar_queues.master.liveness import NodeFiles
 from litestar_queues.master.nursery import Nursery
 from litestar_queues.master.process import WorkerProcess
 from litestar_queues.master.zygote import Launch
+from lq.bench.processes import memory_of
 
 ROUNDS = 20
 APP = "import time\nimport litestar\nfrom litestar_queues import task\ntime.sleep(1)\n"
@@ -45,16 +46,9 @@ class Sample:
         self.memory: list[float] = []
 
     def __str__(self) -> str:
-        memory = sum(self.memory) / len(self.memory) / 1024
+        memory = sum(self.memory) / len(self.memory)
         starts, ends = milliseconds(self.starts), milliseconds(self.ends)
         return f"{self.name:<10} to the first line {starts}; SIGKILL to status {ends}; {memory:.1f} MiB PSS"
-
-
-def memory_of(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1])
-    return 0
 
 
 async def by_exec(sample: Sample) -> None:
@@ -62,7 +56,7 @@ async def by_exec(sample: Sample) -> None:
     process = subprocess.Popen([sys.executable, "-c", SAY], stdout=subprocess.PIPE)
     assert process.stdout is not None
     sample.starts.append((int(process.stdout.readline()) - at) / 1e9)
-    sample.memory.append(memory_of(process.pid))
+    sample.memory.append(memory_of([process.pid]).pss)
     at = time.monotonic_ns()
     process.kill()
     process.wait()
@@ -76,7 +70,7 @@ async def by_forkserver(sample: Sample, context: ForkServerContext) -> None:
     process.start()
     sample.starts.append((queue[0].recv() - at) / 1e9)
     assert process.pid is not None
-    sample.memory.append(memory_of(process.pid))
+    sample.memory.append(memory_of([process.pid]).pss)
     at = time.monotonic_ns()
     process.kill()
     process.join()
@@ -118,7 +112,7 @@ async def by_zygote(sample: Sample, nursery: Nursery, files: NodeFiles) -> None:
     worker = WorkerProcess(serial, cookie, "bench/1", (files.cells.cell(0),), owner, OutOfMemory())
     nursery.order(worker, wire.Fork(serial, "bench/1", cookie, "sqlite://", 0), files)
     sample.starts.append((await owner.ready - at) / 1e9)
-    sample.memory.append(memory_of(worker.pid))
+    sample.memory.append(memory_of([worker.pid]).pss)
     at = time.monotonic_ns()
     worker.kill()
     sample.ends.append((await owner.dead - at) / 1e9)
@@ -132,7 +126,7 @@ async def main() -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["slow_app", "__main__"])
         launch = Launch(None, ("slow_app",), folder, "bench")
-        nursery = Nursery(launch, lambda notice: None, lambda catalogue: None)
+        nursery = Nursery(launch, lambda notice: None, lambda catalogue: None, lambda zygote: None)
         files = NodeFiles.create(folder, "bench", 1)
         nursery.start()
         await nursery.first_import

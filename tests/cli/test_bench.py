@@ -148,13 +148,15 @@ def test_the_cpu_of_the_measured_part_is_read_from_outside(tmp_path: Path, peers
     assert len(run["latencies_ms"]) == report.MOST_LATENCIES
 
 
-def test_a_peer_that_is_not_set_up_is_named_and_left_out(peers: Path) -> None:
-    set_up(peers, quick=GOOD)
+def test_peers_are_known_by_their_environments_and_who_has_none_is_named(peers: Path) -> None:
+    set_up(peers, quick=GOOD, saq_on_redis=GOOD, huey_on_sqlite=GOOD)
     (peers / "common.py").touch()
     (peers / "absent.py").touch()
     (peers / "setup.py").write_text('print(\'["absent", "quick"]\')')
     adapters, missing = find(peers, None, ())
-    assert [adapter.name for adapter in adapters] == ["ours", "bare", "quick"]
+    assert {adapter.name: set(adapter.servers) for adapter in adapters} == {
+        "ours": set(), "bare": set(), "huey_on_sqlite": set(), "quick": {"postgres", "redis"}, "saq_on_redis": {"redis"},
+    }  # fmt: skip
     assert missing == ["absent"]
 
 
@@ -240,8 +242,9 @@ def test_the_chart_is_well_formed_and_no_text_leaves_it() -> None:
 
 
 def test_the_report_says_who_is_best_first_and_how_far_from_the_limit() -> None:
-    runs = [*runs_of("ours", (10, 1.0, 0.1), (1000, 2.0, 0.1)), *runs_of("bare", (10, 1.0, 0.1), (1000, 1.0, 0.1))]
+    runs = [*runs_of("ours", (10, 1.0, 0.1), (1000, 2.0, 0.2)), *runs_of("bare", (10, 1.0, 0.1), (1000, 1.0, 0.1))]
     blocks = report.as_blocks(Plan(("drain",), 1, 2), MACHINE, [], runs)
     [table] = [block for block in blocks if isinstance(block, report.Table)]
     assert [row[0] for row in table.rows] == ["bare", "ours"]
-    assert table.rows[1][table.columns.index("OF BARE")] == "50%"
+    ours = dict(zip(table.columns, table.rows[1], strict=True))
+    assert (ours["JOBS/S"], ours["OF BARE"], ours["BOTH"], ours["× BARE"]) == ("500", "50%", "400", "2.0")

@@ -91,7 +91,7 @@ def bench(
     adapters, missing = peers.find(peers_folder, environments, only)
     if missing:
         click.echo(f"left out, having no environment of their own yet: {', '.join(missing)}", err=True)
-    servers = Servers(wanted=any(not adapter.has_our_python for adapter in adapters))
+    servers = Servers(wanted=any(adapter.servers for adapter in adapters))
     with tempfile.TemporaryDirectory(prefix="lq-bench-", dir=folder) as made:
         here = machine.look(Path(made))
         runs = measure(plan, adapters, servers, Path(made), (lambda _: None) if quiet else _say)

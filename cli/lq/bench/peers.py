@@ -10,6 +10,7 @@ import msgspec
 
 from litestar_queues.exceptions import QueueConfigurationError
 from lq.bench.running import Adapter
+from lq.bench.servers import NAMES
 
 OURS = Adapter("ours", (sys.executable, "-m", "lq.bench.ours"))
 BARE = Adapter("bare", (sys.executable, "-m", "lq.bench.bare"))
@@ -32,7 +33,7 @@ def find(folder: Path | None, environments: Path | None, chosen: tuple[str, ...]
         homes = environments or folder.resolve().parents[1] / ".bench"
         pythons = {file.stem: homes.absolute() / file.stem / "bin" / "python" for file in sorted(folder.glob("*.py"))}
         adapters += [
-            Adapter(name, (str(python), str(folder.resolve() / f"{name}.py")), has_our_python=False)
+            Adapter(name, (str(python), str(folder.resolve() / f"{name}.py")), False, _servers_of(name))
             for name, python in pythons.items()
             if python.exists()
         ]
@@ -55,3 +56,9 @@ def _planned(folder: Path) -> list[str]:
     command = [sys.executable, str(setup.resolve()), "--list"]
     done = subprocess.run(command, capture_output=True, timeout=_LISTING, check=True)
     return msgspec.json.decode(done.stdout, type=list[str])
+
+
+def _servers_of(name: str) -> frozenset[str]:
+    """Return what a peer keeps its jobs in, by its name (``saq_on_redis``); all there is, where that does not say."""
+    _, says, place = name.rpartition("_on_")
+    return NAMES & {place} if says else NAMES

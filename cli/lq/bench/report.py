@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,6 +17,8 @@ from lq.bench.scenarios import SCENARIOS
 from lq.bench.servers import Server
 from lq.render.page import Block, Heading, Pairs, Table
 
+Column = Callable[[Figures], Any]
+"""What stands in a column of one queue; nothing, where there is none."""
 FORMAT = 1
 """Of the JSON document; rises when a field changes its meaning."""
 MOST_LATENCIES = 1_000
@@ -72,71 +75,53 @@ def _about(plan: Plan, machine: Machine, servers: Sequence[Server]) -> tuple[tup
 
 def _scenario(figures: Sequence[Figures]) -> list[Block]:
     scenario = SCENARIOS[figures[0].scenario]
-    good = [each for each in figures if each.rounds]
-    columns = ["QUEUE", "JOBS"]
-    if scenario.is_rate:
-        columns += ["JOBS/S", "MIN", "MAX", "OF BARE"]
-    has_cpu = any(each.cpu for each in good)
-    has_latency = any(each.latency for each in good)
-    names = list(dict.fromkeys(name for each in good for name in each.extra))
-    has_servers = any(each.cpu and each.cpu.servers for each in good)
-    columns += (
-        ["CPU µs"] * has_cpu
-        + ["SERVERS", "BOTH"] * (has_cpu and has_servers)
-        + ["P50 ms", "P95", "P99", "WORST"] * has_latency
-    )
-    columns += [name.replace("_", " ").upper() for name in names]
-    problems = [each for each in figures if each.problem]
-    bare = next((each.rate.median for each in good if each.peer == BARE.name and each.rate), None)
-    rows: list[tuple[Any, ...]] = []
-    for each in sorted(good, key=_order):
-        row: list[Any] = [each.peer, f"{each.jobs:,}"]
-        if scenario.is_rate:
-            row += _rate(each, bare)
-        row += (_cpu(each)[: 3 if has_servers else 1] if has_cpu else []) + (_latency(each) if has_latency else [])
-        rows.append((*row, *(_number(each.extra.get(name)) for name in names)))
+    good = sorted((each for each in figures if each.rounds), key=_order)
+    columns = _columns(good)
     blocks: list[Block] = [Heading(scenario.title, scenario.name)]
-    if rows:
-        blocks.append(Table(tuple(columns), tuple(rows), frozenset(columns[1:])))
-    if problems:
-        blocks.append(Pairs(tuple((each.peer, (each.problem or "").splitlines()[0]) for each in problems)))
-    return blocks
+    if good:
+        names = tuple(columns)
+        rows = tuple(tuple(value(each) for value in columns.values()) for each in good)
+        blocks.append(Table(names, rows, frozenset(names[1:])))
+    problems = tuple((each.peer, (each.problem or "").splitlines()[0]) for each in figures if each.problem)
+    return [*blocks, Pairs(problems)] if problems else blocks
+
+
+def _columns(figures: Sequence[Figures]) -> dict[str, Column]:
+    """Return the columns in which there is something to show, and what each shows of one queue."""
+    bare = next((each for each in figures if each.peer == BARE.name), None)
+    uses_servers = any(each.cpu and each.cpu.servers for each in figures)
+    all_columns: dict[str, Column] = {
+        "QUEUE": lambda each: each.peer,
+        "JOBS": lambda each: f"{each.jobs:,}",
+        "JOBS/S": lambda each: each.rate and f"{each.rate.median:,.0f}",
+        "MIN": lambda each: each.rate and f"{each.rate.least:,.0f}",
+        "MAX": lambda each: each.rate and f"{each.rate.most:,.0f}",
+        "OF BARE": lambda each: each.rate and bare and bare.rate and f"{each.rate.median / bare.rate.median:.0%}",
+        "CPU µs": lambda each: each.cpu and f"{each.cpu.own:,.0f}",
+        "SERVERS": lambda each: uses_servers and each.cpu and f"{each.cpu.servers:,.0f}",
+        "BOTH": lambda each: uses_servers and each.cpu and f"{each.cpu.all:,.0f}",
+        "× BARE": lambda each: each.cpu and bare and bare.cpu and bare.cpu.all and f"{each.cpu.all / bare.cpu.all:.1f}",
+        "P50 ms": lambda each: each.latency and f"{each.latency.p50:.2f}",
+        "P95": lambda each: each.latency and f"{each.latency.p95:.2f}",
+        "P99": lambda each: each.latency and f"{each.latency.p99:.2f}",
+        "WORST": lambda each: each.latency and f"{each.latency.worst:.2f}",
+    }
+    for name in dict.fromkeys(name for each in figures for name in each.extra):
+        all_columns[name.replace("_", " ").upper()] = partial(_own, name)
+    return {name: value for name, value in all_columns.items() if any(map(value, figures))}
+
+
+def _own(name: str, figures: Figures) -> str | None:
+    value = figures.extra.get(name)
+    if value is None:
+        return None
+    return f"{value:,.0f}" if abs(value) >= 100 or float(value).is_integer() else f"{value:.2f}"
 
 
 def _order(figures: Figures) -> tuple[float, float]:
     """Return what sorts the best first."""
     rate = figures.rate.median if figures.rate else 0.0
     return (-rate, figures.latency.p50 if figures.latency else 0.0)
-
-
-def _rate(figures: Figures, bare: float | None) -> list[Any]:
-    rate = figures.rate
-    if rate is None:
-        return [None] * 4
-    return [
-        f"{rate.median:,.0f}",
-        f"{rate.least:,.0f}",
-        f"{rate.most:,.0f}",
-        f"{rate.median / bare:.0%}" if bare else None,
-    ]
-
-
-def _cpu(figures: Figures) -> list[Any]:
-    cpu = figures.cpu
-    return [None] * 3 if cpu is None else [f"{cpu.own:,.0f}", f"{cpu.servers:,.0f}", f"{cpu.all:,.0f}"]
-
-
-def _latency(figures: Figures) -> list[Any]:
-    latency = figures.latency
-    if latency is None:
-        return [None] * 4
-    return [f"{value:.2f}" for value in (latency.p50, latency.p95, latency.p99, latency.worst)]
-
-
-def _number(value: Any) -> str | None:
-    if value is None:
-        return None
-    return f"{value:,.0f}" if abs(value) >= 100 or float(value).is_integer() else f"{value:.2f}"
 
 
 def _settings(figures: Sequence[Figures]) -> list[Block]:

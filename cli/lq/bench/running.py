@@ -39,6 +39,8 @@ class Adapter(Struct, frozen=True):
     command: tuple[str, ...]
     has_our_python: bool = True
     """It is run by our interpreter and finds what we find; a peer has an environment of its own."""
+    servers: frozenset[str] = frozenset()
+    """What it keeps its jobs in, of ``servers.NAMES``: it is given a database there, and that CPU is counted."""
 
     def environment(self) -> dict[str, str]:
         """Return what it inherits."""
@@ -71,7 +73,7 @@ class Run(Struct, omit_defaults=True):
     cpu_seconds: float = 0.0
     """Used by all its processes in the measured part."""
     server_cpu_seconds: dict[str, float] = {}
-    """Used by each server meanwhile."""
+    """Used meanwhile by each server that it uses, for whomever."""
     latencies_ms: list[float] | None = None
     settings: str = ""
     durability: str = ""
@@ -106,7 +108,7 @@ def run(adapter: Adapter, order: Order, servers: Servers, folder: Path, *, round
     began = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix=f"{adapter.name}-", dir=folder, ignore_cleanup_errors=True) as own,
-        servers.databases() as databases,
+        servers.databases(adapter.servers) as databases,
     ):
         attempt = _Attempt(adapter, order, servers, Path(own), databases)
         result = attempt.conclude(round)
@@ -214,7 +216,10 @@ class _Attempt:
         tree = processes.cpu_seconds(processes.tree_of(self._process.pid, self._mark))
         return Reading(
             tree,
-            {each.name: processes.cpu_seconds(processes.named(each.program)) for each in self._servers.found},
+            {
+                each.name: processes.cpu_seconds(processes.named(each.program))
+                for each in self._servers.used_by(self._adapter.servers)
+            },
         )
 
     def _judge(self, result: Run, status: int) -> None:

@@ -1,8 +1,9 @@
 """PostgreSQL and Redis as they are found on the machine, for peers that need them.
 
-Each run gets an empty database: a new one of PostgreSQL's, and one of Redis's numbered ones that
-was empty before. Spoken to by ``psql`` and by Redis's own plain protocol, so that nothing need be
-installed. What they are set to do at a crash is read and reported.
+Each run gets an empty database of what it uses: a new one of PostgreSQL's, or one of Redis's
+numbered ones that is empty, taken by a key so that nobody else's is ever emptied. Spoken to by
+``psql`` and by Redis's own plain protocol, so that nothing need be installed. What they are set to
+do at a crash is read and reported.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import shutil
 import socket
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from msgspec import Struct
 
@@ -24,7 +25,12 @@ REDIS = "LQ_BENCH_REDIS_SERVER"
 _POSTGRES = "postgresql://postgres@127.0.0.1:5432/postgres"
 _REDIS = "127.0.0.1:6379"
 _NUMBERS = range(15, 0, -1)
+_TAKEN = "lq-bench"
+"""The key that says that a Redis database is a run's, and may be emptied. Peers' adapters look for it."""
 _PATIENCE = 5.0
+
+
+NAMES = frozenset({"postgres", "redis"})
 
 
 class Server(Struct, frozen=True):
@@ -46,29 +52,35 @@ class Servers:
         """Look for them, where they are *wanted* at all."""
         self._dsn = os.environ.get(POSTGRES, _POSTGRES)
         self._address = os.environ.get(REDIS, _REDIS)
-        self._number: int | None = None
         found = (self._find_postgres(), self._find_redis()) if wanted else ()
         self.found = [server for server in found if server is not None]
 
+    def used_by(self, wanted: Collection[str]) -> list[Server]:
+        """Return those of *wanted* that are there."""
+        return [server for server in self.found if server.name in wanted]
+
     @contextlib.contextmanager
-    def databases(self) -> Iterator[dict[str, str]]:
-        """Make empty databases; give the environment that names them, and remove them afterwards."""
-        names = {server.name for server in self.found}
-        environment: dict[str, str] = {}
-        made = f"lq_bench_{uuid.uuid4().hex[:12]}"
-        if "postgres" in names:
-            self._psql(f'CREATE DATABASE "{made}"')
-            environment["LQ_BENCH_PG"] = f"{self._dsn.rpartition('/')[0]}/{made}"
-        if "redis" in names:
-            self._redis("FLUSHDB", number=self._number)
-            environment["LQ_BENCH_REDIS"] = f"redis://{self._address}/{self._number}"
-        try:
-            yield environment
-        finally:
+    def databases(self, wanted: Collection[str]) -> Iterator[dict[str, str]]:
+        """Make empty databases of *wanted* servers; give the environment that names them, and remove them afterwards."""
+        names = {server.name for server in self.used_by(wanted)}
+        with contextlib.ExitStack() as stack:
+            environment: dict[str, str] = {}
             if "postgres" in names:
-                self._psql(f'DROP DATABASE IF EXISTS "{made}" WITH (FORCE)')
-            if "redis" in names:
-                self._redis("FLUSHDB", number=self._number)
+                made = f"lq_bench_{uuid.uuid4().hex[:12]}"
+                self._psql(f'CREATE DATABASE "{made}"')
+                stack.callback(self._psql, f'DROP DATABASE IF EXISTS "{made}" WITH (FORCE)')
+                environment["LQ_BENCH_PG"] = f"{self._dsn.rpartition('/')[0]}/{made}"
+            number = next(filter(self._take, _NUMBERS), None) if "redis" in names else None
+            if number is not None:
+                stack.callback(self._redis, "FLUSHDB", number=number)
+                environment["LQ_BENCH_REDIS"] = f"redis://{self._address}/{number}"
+            yield environment
+
+    def _take(self, number: int) -> bool:
+        """Make a Redis database ours; False when something is in it, or another was faster."""
+        if self._redis("DBSIZE", number=number) != "0":
+            return False
+        return self._redis("SET", _TAKEN, str(os.getpid()), "NX", number=number) == "OK"
 
     def _find_postgres(self) -> Server | None:
         if shutil.which("psql") is None:
@@ -87,8 +99,7 @@ class Servers:
             sync = [
                 self._redis("CONFIG", "GET", name).split("\r\n")[-1] for name in ("appendonly", "appendfsync", "save")
             ]
-            self._number = next(number for number in _NUMBERS if self._redis("DBSIZE", number=number) == "0")
-        except (OSError, ValueError, StopIteration):  # there is none, or no database of it is empty
+        except (OSError, ValueError):  # there is none, or it lets nobody in
             return None
         version = next(
             (line.partition(":")[2] for line in about.split("\r\n") if line.startswith("redis_version")), "?"
@@ -111,6 +122,8 @@ class Servers:
                 _answer(answers.readline())
             connection.sendall(_command(*words))
             head = _answer(answers.readline())
+            if head == "$-1":  # nothing, as from a SET that another was before
+                return ""
             if head.startswith("$"):
                 return answers.read(max(int(head[1:]), 0)).decode()
             if head.startswith("*"):  # pairs of a length and a value
