@@ -1,0 +1,437 @@
+"""What the peers' adapters share: the protocol with the harness, and the scenarios.
+
+An adapter says how its queue is set up, how a job is put into it and how its workers are started;
+the scenarios here do the rest, the same way for all. The README has the protocol.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import concurrent.futures
+import contextlib
+import importlib
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import processes
+import work
+
+CALLERS = 100  # the concurrent callers of `enqueue`, and the sleeps at a time of `sleep`
+ADAPTER = str(Path(sys.argv[0]).resolve())
+ENQUEUERS = 8
+OURS = "lq-bench"  # the key that says that a Redis database may be emptied
+LARGE = "x" * 100_000
+TASK_OF = {"drain": "noop", "sleep": "nap", "cpu": "burn"}
+
+REDIS_DURABILITY = (
+    "what Redis keeps: with its persistence off (save '' and appendonly no, as found here) a restart of the server"
+    " loses every job; a kill of a worker or of the enqueuing process does not touch what is in Redis"
+)
+POSTGRES_DURABILITY = (
+    "every enqueue and every settled job is a commit of PostgreSQL with the server's synchronous_commit (on by"
+    " default: it survives a kill and a power cut)"
+)
+
+
+class Skipped(Exception):
+    """The scenario cannot be run here; the message says why."""
+
+
+class OutOfTime(BaseException):
+    """The adapter's own limit has passed. No ``Exception``: nothing on the way may swallow it."""
+
+
+class Peer:
+    """One queue. Subclasses give the facts, and the few calls that differ."""
+
+    distribution: ClassVar[str]
+    settings: ClassVar[str]
+    durability: ClassVar[str]
+    lacks: ClassVar[dict[str, str]] = {}
+    """Scenarios that the queue cannot do, with the reason."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.workers: int = options.workers
+
+    async def open(self) -> None:
+        """Connect as an enqueuing process does."""
+
+    async def close(self) -> None: ...
+
+    async def create(self) -> None:
+        """Make what the queue needs on its server; called once, connected."""
+
+    async def erase(self) -> None:
+        """Take away everything that the run has left on the server."""
+
+    async def enqueue(self, task: str, *args: Any, high: bool = False) -> Any:
+        raise NotImplementedError
+
+    async def enqueue_many(self, task: str, count: int) -> None:
+        """Put *count* jobs in the queue by the fastest way that the queue has: here, one by one from 100 callers."""
+        await self.call(CALLERS, count, lambda: self.enqueue(task))
+
+    async def result(self, handle: Any) -> Any:
+        """Wait for the result of the job that ``enqueue`` gave *handle* for."""
+        raise NotImplementedError
+
+    async def is_settled(self) -> bool:
+        """Say whether the queue itself holds no job that waits or runs."""
+        raise NotImplementedError
+
+    def commands(self, slots: int) -> list[list[str]]:
+        """Give the commands that start the workers; *slots* is how many jobs one process is to run at a time."""
+        return [[sys.executable, ADAPTER, "worker"]] * self.workers
+
+    def work(self, slots: int) -> None:
+        """Be one worker, when ``commands`` is the default; call ``work.hold()`` at the last moment before working."""
+        raise NotImplementedError
+
+    def ready(self, slots: int) -> int:
+        """Say how many calls of ``work.hold()`` mean that all workers have booted."""
+        return len(self.commands(slots))
+
+    def slots(self, scenario: str) -> int:
+        """Choose how many jobs at a time one worker process runs."""
+        return max(1, CALLERS // self.workers)
+
+    async def call(self, callers: int, count: int, one: Callable[[], Awaitable[Any]]) -> list[float]:
+        """Run *one* *count* times from *callers* concurrent callers; give the milliseconds of each."""
+        turns, latencies = itertools.count(), []
+
+        async def caller() -> None:
+            while next(turns) < count:
+                began = time.monotonic()
+                await one()
+                latencies.append((time.monotonic() - began) * 1e3)
+
+        await asyncio.gather(*(caller() for _ in range(callers)))
+        return latencies
+
+
+class BlockingPeer(Peer):
+    """A queue whose calls block. Its coroutines never wait, and its concurrent callers are threads."""
+
+    async def enqueue_many(self, task: str, count: int) -> None:
+        for _ in range(count):  # threads that take turns at the GIL are slower than one
+            await self.enqueue(task)
+
+    async def call(self, callers: int, count: int, one: Callable[[], Awaitable[Any]]) -> list[float]:
+        turns, latencies = itertools.count(), []
+
+        def caller() -> None:
+            while next(turns) < count:
+                began = time.monotonic()
+                for _ in one().__await__():
+                    raise TypeError("a call of a blocking peer has waited")
+                latencies.append((time.monotonic() - began) * 1e3)
+
+        with concurrent.futures.ThreadPoolExecutor(callers) as pool:
+            for future in [pool.submit(caller) for _ in range(callers)]:
+                future.result()
+        return latencies
+
+
+class OnRedis(Peer):
+    """A queue in Redis. The numbered database is the run's alone: it must be empty, and is emptied at the end."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__(options)
+        if "LQ_BENCH_REDIS" not in os.environ:
+            raise Skipped("no Redis: LQ_BENCH_REDIS is not set")
+        self.url = os.environ["LQ_BENCH_REDIS"]
+
+    async def create(self) -> None:
+        redis = importlib.import_module("redis").Redis.from_url(self.url)
+        if redis.dbsize() and not redis.exists(OURS):
+            raise Skipped(f"the Redis database {self.url} holds keys of others; name an empty one")
+        redis.flushdb()
+        redis.set(OURS, 1)
+        redis.close()
+
+    async def erase(self) -> None:
+        redis = importlib.import_module("redis").Redis.from_url(self.url)
+        if redis.exists(OURS):
+            redis.flushdb()
+        redis.close()
+
+
+class OnPostgres(Peer):
+    """A queue in PostgreSQL, in the database that the harness has made for the run."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__(options)
+        if "LQ_BENCH_PG" not in os.environ:
+            raise Skipped("no PostgreSQL: LQ_BENCH_PG is not set")
+        self.dsn = os.environ["LQ_BENCH_PG"]
+
+
+def mark(moment: str) -> None:
+    """Let the harness read its counters now."""
+    print(f"MARK {moment}", flush=True)
+    sys.stdin.readline()
+
+
+class Run:
+    """One scenario of one peer, from an empty queue to an empty queue."""
+
+    def __init__(self, peer: Peer, options: argparse.Namespace) -> None:
+        self.peer = peer
+        self.jobs: int = options.jobs
+        self.limit_s: float = options.seconds
+        self.scenario: str = options.scenario
+        self.started: list[subprocess.Popen[bytes]] = []
+        self.seconds = 0.0
+        self.extra: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def measured(self) -> Any:
+        mark("begin")
+        began = time.monotonic()
+        yield
+        self.seconds = time.monotonic() - began
+        mark("end")
+
+    async def start_workers(self, *, held: bool = False) -> None:
+        if not held:
+            self.open_gate()
+        slots = self.peer.slots(self.scenario)
+        self.started = processes.start(self.peer.commands(slots), {work.SLOTS: str(slots)})
+        await self.until(lambda: work.how_many("ready") >= self.peer.ready(slots))
+
+    def open_gate(self) -> None:
+        (work.space() / "gate").touch()
+
+    async def until(self, done: Callable[[], bool], every_s: float = 0.01) -> None:
+        while not done():
+            if self.started and all(process.poll() is not None for process in self.started):
+                raise RuntimeError("the workers have ended before the work was done; see their output above")
+            await asyncio.sleep(every_s)
+
+    async def until_done(self, jobs: int) -> None:
+        """Wait until *jobs* have run, and the queue itself says that nothing is left."""
+        await self.until(lambda: work.how_many("done") >= jobs)
+        while not await self.peer.is_settled():
+            await asyncio.sleep(0.02)
+
+    async def until_stamped(self, token: int) -> int:
+        await self.until(lambda: token in work.stamps(), every_s=0.001)
+        return work.stamps()[token]
+
+    async def enqueue(self) -> list[float]:
+        with self.measured():
+            return await self.peer.call(CALLERS, self.jobs, self.one_noop)
+
+    async def one_noop(self) -> None:
+        await self.peer.enqueue("noop")
+
+    async def bulk(self) -> None:
+        with self.measured():
+            await self.peer.enqueue_many("noop", self.jobs)
+
+    async def drain(self) -> None:
+        await self.start_workers(held=True)
+        await self.peer.enqueue_many(TASK_OF[self.scenario], self.jobs)
+        with self.measured():
+            self.open_gate()
+            await self.until_done(self.jobs)
+
+    sleep = cpu = drain
+
+    async def pickup(self) -> list[float]:
+        await self.start_workers()
+        await self.warm_up()
+        latencies: list[float] = []
+        deadline = time.monotonic() + self.limit_s
+        with self.measured():
+            while len(latencies) < self.jobs and time.monotonic() < deadline:
+                await asyncio.sleep(random.uniform(0.01, 0.03))
+                began = time.monotonic_ns()
+                await self.peer.enqueue("stamp", len(latencies))
+                latencies.append((await self.until_stamped(len(latencies)) - began) / 1e6)
+        self.jobs = len(latencies)
+        return latencies
+
+    async def warm_up(self) -> None:
+        for token in range(-5, 0):
+            await self.peer.enqueue("stamp", token)
+            await self.until_stamped(token)
+
+    @contextlib.asynccontextmanager
+    async def draining(self) -> AsyncIterator[Callable[[], bool]]:
+        """Have the workers drain the queue inside; yields whether they still do."""
+        await self.start_workers(held=True)
+        await self.peer.enqueue_many("noop", self.jobs)
+        with self.measured():
+            self.open_gate()
+            await self.until(lambda: work.how_many("done") > 0, every_s=0.001)
+            yield lambda: work.how_many("done") < self.jobs
+
+    async def loaded_pickup(self) -> list[float]:
+        began: dict[int, int] = {}
+        async with self.draining() as is_draining:
+            while is_draining() and len(began) < 200:
+                began[len(began)] = time.monotonic_ns()
+                await self.peer.enqueue("stamp", len(began) - 1, high=True)
+                await asyncio.sleep(0.025)
+            await self.until(lambda: work.stamps().keys() >= began.keys())
+            await self.until_done(self.jobs)
+        stamps = work.stamps()
+        return [(stamps[token] - at) / 1e6 for token, at in began.items()]
+
+    async def beside(self) -> list[float]:
+        latencies: list[float] = []
+        async with self.draining() as is_draining:
+            while is_draining():
+                latencies += await self.peer.call(1, 1, self.one_noop)
+                await asyncio.sleep(0.002)
+            await self.until_done(self.jobs + len(latencies))
+        return latencies
+
+    async def enqueuers(self) -> None:
+        share = self.jobs // ENQUEUERS
+        self.jobs = share * ENQUEUERS
+        command = [sys.executable, ADAPTER, "enqueuer", "--jobs", str(share)]
+        self.started = processes.start([command] * ENQUEUERS, {})
+        await self.until(lambda: work.how_many("ready") == ENQUEUERS)
+        with self.measured():
+            self.open_gate()
+            while work.how_many("done") < self.jobs:
+                await asyncio.sleep(0.01)
+
+    async def large(self) -> list[float]:
+        async def there_and_back() -> None:
+            assert await self.peer.result(await self.peer.enqueue("echo", LARGE)) == LARGE
+
+        await self.start_workers()
+        await self.warm_up()
+        with self.measured():
+            return await self.peer.call(10, self.jobs, there_and_back)
+
+    async def memory(self) -> None:
+        self.jobs = 0
+        await self.peer.enqueue("stamp", 0)
+        began = time.monotonic_ns()
+        with self.measured():
+            await self.start_workers()
+            first = await self.until_stamped(0)
+        await asyncio.sleep(2)
+        pids = processes.members()
+        self.extra = {
+            "pss_mib": round(processes.pss_mib(pids), 1),
+            "processes": len(pids),
+            "startup_s": round((first - began) / 1e9, 3),
+        }
+
+    async def idle(self) -> None:
+        self.jobs = 0
+        await self.start_workers()
+        await self.warm_up()
+        await asyncio.sleep(2)
+        with self.measured():
+            await asyncio.sleep(self.limit_s)
+
+    async def __call__(self) -> dict[str, Any]:
+        peer = self.peer
+        await peer.open()
+        try:
+            await peer.create()
+            latencies = await getattr(self, self.scenario)()
+        finally:
+            processes.end(self.started)
+            await peer.erase()
+            await peer.close()
+        report = {
+            "scenario": self.scenario,
+            "jobs": self.jobs,
+            "seconds": round(self.seconds, 6),
+            "latencies_ms": latencies and [round(latency, 4) for latency in latencies],
+            "settings": f"{peer.settings}; {peer.workers} worker processes",
+            "durability": peer.durability,
+            "version": version(peer.distribution),
+        }
+        return {**report, "extra": self.extra} if self.extra else report
+
+
+SCENARIOS = [
+    "enqueue", "bulk", "drain", "sleep", "cpu", "pickup", "loaded_pickup", "beside", "enqueuers", "large", "memory", "idle",
+]  # fmt: skip
+
+
+def run_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run *coroutine*, under uvloop where the peer's environment has it."""
+    with contextlib.suppress(ImportError):
+        return importlib.import_module("uvloop").run(coroutine)
+    return asyncio.run(coroutine)
+
+
+async def _enqueue_alone(peer: Peer, count: int) -> None:
+    """Be one of the eight processes that enqueue: one job after the other, each awaited."""
+    await peer.open()
+    work.hold()
+    for _ in range(count):
+        await peer.enqueue("noop")
+    work.add("done", b"." * count)
+    await peer.close()
+
+
+def _run_in_space(kind: type[Peer], options: argparse.Namespace) -> dict[str, Any]:
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else options.folder
+    os.environ[work.SPACE] = tempfile.mkdtemp(prefix="lq-peer-", dir=memory)
+    os.environ["LQ_PEER_FOLDER"] = tempfile.mkdtemp(prefix="lq-peer-", dir=options.folder)
+    try:
+        return run_loop(Run(kind(options), options)())
+    except Skipped as reason:
+        return {"scenario": options.scenario, "skipped": str(reason)}
+    except OutOfTime:
+        done = work.how_many("done")
+        return {"scenario": options.scenario, "skipped": f"not done in time: {done} of {options.jobs} jobs"}
+    finally:
+        if sys.exc_info()[0] is not None:
+            with contextlib.suppress(FileNotFoundError):
+                sys.stderr.write((work.space() / "workers.log").read_text(errors="replace")[-4000:])
+        shutil.rmtree(work.space())
+        shutil.rmtree(os.environ["LQ_PEER_FOLDER"])
+
+
+def _stop(*_: object) -> None:
+    raise OutOfTime
+
+
+def main(kind: type[Peer]) -> None:
+    """Do what the command line says with the peer *kind*."""
+    parser = argparse.ArgumentParser(description=kind.__doc__)
+    parser.add_argument("scenario", nargs="?", choices=[*SCENARIOS, "worker", "enqueuer"], metavar="SCENARIO")
+    parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--folder", default=tempfile.gettempdir())
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long `idle` lasts, and `pickup` at most")
+    parser.add_argument("--limit", type=int, default=300, help="seconds after which the run stops by itself")
+    parser.add_argument("--list", action="store_true", help="print the scenarios that this peer can do")
+    options = parser.parse_args()
+    if options.list:
+        print(json.dumps([scenario for scenario in SCENARIOS if scenario not in kind.lacks]))
+    elif options.scenario == "worker":
+        kind(options).work(work.slots())
+    elif options.scenario == "enqueuer":
+        run_loop(_enqueue_alone(kind(options), options.jobs))
+    elif options.scenario in kind.lacks:
+        print(json.dumps({"scenario": options.scenario, "skipped": kind.lacks[options.scenario]}))
+    else:
+        for number in (signal.SIGALRM, signal.SIGTERM):
+            signal.signal(number, _stop)
+        signal.alarm(options.limit)
+        print(json.dumps(_run_in_space(kind, options)), flush=True)
