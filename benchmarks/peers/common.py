@@ -1,7 +1,7 @@
-"""What the peers' adapters share: the protocol with the harness, and the scenarios.
+"""What the peers' adapters share: what an adapter has to say of its queue, and the command line.
 
 An adapter says how its queue is set up, how a job is put into it and how its workers are started;
-the scenarios here do the rest, the same way for all. The README has the protocol.
+``scenarios`` does the rest, the same way for all. The README has the protocol.
 """
 
 from __future__ import annotations
@@ -11,30 +11,23 @@ import asyncio
 import concurrent.futures
 import contextlib
 import importlib
+import importlib.util
 import itertools
 import json
 import os
-import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from importlib.metadata import version
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, ClassVar
 
-import processes
 import work
+from scenarios import ADAPTER, CALLERS, SCENARIOS, Run
 
-CALLERS = 100  # the concurrent callers of `enqueue`, and the sleeps at a time of `sleep`
-ADAPTER = str(Path(sys.argv[0]).resolve())
-ENQUEUERS = 8
 OURS = "lq-bench"  # the key that says that a Redis database may be emptied
-LARGE = "x" * 100_000
-TASK_OF = {"drain": "noop", "sleep": "nap", "cpu": "burn"}
 
 REDIS_DURABILITY = (
     "what Redis keeps: with its persistence off (save '' and appendonly no, as found here) a restart of the server"
@@ -65,6 +58,9 @@ class Peer:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.workers: int = options.workers
+
+    def take(self) -> None:
+        """Make sure, before anything connects, that the run has its server's database for itself."""
 
     async def open(self) -> None:
         """Connect as an enqueuing process does."""
@@ -105,8 +101,8 @@ class Peer:
         return len(self.commands(slots))
 
     def slots(self, scenario: str) -> int:
-        """Choose how many jobs at a time one worker process runs."""
-        return max(1, CALLERS // self.workers)
+        """Choose how many jobs at a time one worker process runs: few of CPU work, so that no process hoards it."""
+        return 2 if scenario == "cpu" else max(1, CALLERS // self.workers)
 
     async def call(self, callers: int, count: int, one: Callable[[], Awaitable[Any]]) -> list[float]:
         """Run *one* *count* times from *callers* concurrent callers; give the milliseconds of each."""
@@ -154,7 +150,7 @@ class OnRedis(Peer):
             raise Skipped("no Redis: LQ_BENCH_REDIS is not set")
         self.url = os.environ["LQ_BENCH_REDIS"]
 
-    async def create(self) -> None:
+    def take(self) -> None:
         redis = importlib.import_module("redis").Redis.from_url(self.url)
         if redis.dbsize() and not redis.exists(OURS):
             raise Skipped(f"the Redis database {self.url} holds keys of others; name an empty one")
@@ -179,203 +175,10 @@ class OnPostgres(Peer):
         self.dsn = os.environ["LQ_BENCH_PG"]
 
 
-def mark(moment: str) -> None:
-    """Let the harness read its counters now."""
-    print(f"MARK {moment}", flush=True)
-    sys.stdin.readline()
-
-
-class Run:
-    """One scenario of one peer, from an empty queue to an empty queue."""
-
-    def __init__(self, peer: Peer, options: argparse.Namespace) -> None:
-        self.peer = peer
-        self.jobs: int = options.jobs
-        self.limit_s: float = options.seconds
-        self.scenario: str = options.scenario
-        self.started: list[subprocess.Popen[bytes]] = []
-        self.seconds = 0.0
-        self.extra: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def measured(self) -> Any:
-        mark("begin")
-        began = time.monotonic()
-        yield
-        self.seconds = time.monotonic() - began
-        mark("end")
-
-    async def start_workers(self, *, held: bool = False) -> None:
-        if not held:
-            self.open_gate()
-        slots = self.peer.slots(self.scenario)
-        self.started = processes.start(self.peer.commands(slots), {work.SLOTS: str(slots)})
-        await self.until(lambda: work.how_many("ready") >= self.peer.ready(slots))
-
-    def open_gate(self) -> None:
-        (work.space() / "gate").touch()
-
-    async def until(self, done: Callable[[], bool], every_s: float = 0.01) -> None:
-        while not done():
-            if self.started and all(process.poll() is not None for process in self.started):
-                raise RuntimeError("the workers have ended before the work was done; see their output above")
-            await asyncio.sleep(every_s)
-
-    async def until_done(self, jobs: int) -> None:
-        """Wait until *jobs* have run, and the queue itself says that nothing is left."""
-        await self.until(lambda: work.how_many("done") >= jobs)
-        while not await self.peer.is_settled():
-            await asyncio.sleep(0.02)
-
-    async def until_stamped(self, token: int) -> int:
-        await self.until(lambda: token in work.stamps(), every_s=0.001)
-        return work.stamps()[token]
-
-    async def enqueue(self) -> list[float]:
-        with self.measured():
-            return await self.peer.call(CALLERS, self.jobs, self.one_noop)
-
-    async def one_noop(self) -> None:
-        await self.peer.enqueue("noop")
-
-    async def bulk(self) -> None:
-        with self.measured():
-            await self.peer.enqueue_many("noop", self.jobs)
-
-    async def drain(self) -> None:
-        await self.start_workers(held=True)
-        await self.peer.enqueue_many(TASK_OF[self.scenario], self.jobs)
-        with self.measured():
-            self.open_gate()
-            await self.until_done(self.jobs)
-
-    sleep = cpu = drain
-
-    async def pickup(self) -> list[float]:
-        await self.start_workers()
-        await self.warm_up()
-        latencies: list[float] = []
-        deadline = time.monotonic() + self.limit_s
-        with self.measured():
-            while len(latencies) < self.jobs and time.monotonic() < deadline:
-                await asyncio.sleep(random.uniform(0.01, 0.03))
-                began = time.monotonic_ns()
-                await self.peer.enqueue("stamp", len(latencies))
-                latencies.append((await self.until_stamped(len(latencies)) - began) / 1e6)
-        self.jobs = len(latencies)
-        return latencies
-
-    async def warm_up(self) -> None:
-        for token in range(-5, 0):
-            await self.peer.enqueue("stamp", token)
-            await self.until_stamped(token)
-
-    @contextlib.asynccontextmanager
-    async def draining(self) -> AsyncIterator[Callable[[], bool]]:
-        """Have the workers drain the queue inside; yields whether they still do."""
-        await self.start_workers(held=True)
-        await self.peer.enqueue_many("noop", self.jobs)
-        with self.measured():
-            self.open_gate()
-            await self.until(lambda: work.how_many("done") > 0, every_s=0.001)
-            yield lambda: work.how_many("done") < self.jobs
-
-    async def loaded_pickup(self) -> list[float]:
-        began: dict[int, int] = {}
-        async with self.draining() as is_draining:
-            while is_draining() and len(began) < 200:
-                began[len(began)] = time.monotonic_ns()
-                await self.peer.enqueue("stamp", len(began) - 1, high=True)
-                await asyncio.sleep(0.025)
-            await self.until(lambda: work.stamps().keys() >= began.keys())
-            await self.until_done(self.jobs)
-        stamps = work.stamps()
-        return [(stamps[token] - at) / 1e6 for token, at in began.items()]
-
-    async def beside(self) -> list[float]:
-        latencies: list[float] = []
-        async with self.draining() as is_draining:
-            while is_draining():
-                latencies += await self.peer.call(1, 1, self.one_noop)
-                await asyncio.sleep(0.002)
-            await self.until_done(self.jobs + len(latencies))
-        return latencies
-
-    async def enqueuers(self) -> None:
-        share = self.jobs // ENQUEUERS
-        self.jobs = share * ENQUEUERS
-        command = [sys.executable, ADAPTER, "enqueuer", "--jobs", str(share)]
-        self.started = processes.start([command] * ENQUEUERS, {})
-        await self.until(lambda: work.how_many("ready") == ENQUEUERS)
-        with self.measured():
-            self.open_gate()
-            while work.how_many("done") < self.jobs:
-                await asyncio.sleep(0.01)
-
-    async def large(self) -> list[float]:
-        async def there_and_back() -> None:
-            assert await self.peer.result(await self.peer.enqueue("echo", LARGE)) == LARGE
-
-        await self.start_workers()
-        await self.warm_up()
-        with self.measured():
-            return await self.peer.call(10, self.jobs, there_and_back)
-
-    async def memory(self) -> None:
-        self.jobs = 0
-        await self.peer.enqueue("stamp", 0)
-        began = time.monotonic_ns()
-        with self.measured():
-            await self.start_workers()
-            first = await self.until_stamped(0)
-        await asyncio.sleep(2)
-        pids = processes.members()
-        self.extra = {
-            "pss_mib": round(processes.pss_mib(pids), 1),
-            "processes": len(pids),
-            "startup_s": round((first - began) / 1e9, 3),
-        }
-
-    async def idle(self) -> None:
-        self.jobs = 0
-        await self.start_workers()
-        await self.warm_up()
-        await asyncio.sleep(2)
-        with self.measured():
-            await asyncio.sleep(self.limit_s)
-
-    async def __call__(self) -> dict[str, Any]:
-        peer = self.peer
-        await peer.open()
-        try:
-            await peer.create()
-            latencies = await getattr(self, self.scenario)()
-        finally:
-            processes.end(self.started)
-            await peer.erase()
-            await peer.close()
-        report = {
-            "scenario": self.scenario,
-            "jobs": self.jobs,
-            "seconds": round(self.seconds, 6),
-            "latencies_ms": latencies and [round(latency, 4) for latency in latencies],
-            "settings": f"{peer.settings}; {peer.workers} worker processes",
-            "durability": peer.durability,
-            "version": version(peer.distribution),
-        }
-        return {**report, "extra": self.extra} if self.extra else report
-
-
-SCENARIOS = [
-    "enqueue", "bulk", "drain", "sleep", "cpu", "pickup", "loaded_pickup", "beside", "enqueuers", "large", "memory", "idle",
-]  # fmt: skip
-
-
 def run_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run *coroutine*, under uvloop where the peer's environment has it."""
-    with contextlib.suppress(ImportError):
-        return importlib.import_module("uvloop").run(coroutine)
-    return asyncio.run(coroutine)
+    runner = importlib.import_module("uvloop" if importlib.util.find_spec("uvloop") else "asyncio")
+    return runner.run(coroutine)
 
 
 async def _enqueue_alone(peer: Peer, count: int) -> None:

@@ -29,7 +29,7 @@ def start(commands: list[list[str]], environment: dict[str, str]) -> list[subpro
                 stderr=log,
                 cwd=space(),
                 env=everything,
-                preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
+                preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509 - one system call
             )
             for command in commands
         ]
