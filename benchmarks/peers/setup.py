@@ -26,9 +26,9 @@ PEERS: dict[str, list[str]] = {
     "arq_on_redis": ["arq==0.28.0", "hiredis>=3", "uvloop==0.22.1"],
     "litestar_queues_on_sqlite": _LITESTAR_QUEUES,
     "litestar_queues_on_redis": [*_LITESTAR_QUEUES, "redis[hiredis]>=5"],
-    "streaq_on_redis": ["streaq==7.2.0", "uvloop==0.22.1"],
+    "streaq_on_redis": ["streaq==7.2.0", "redis>=5", "uvloop==0.22.1"],
     "celery_on_redis": ["celery[redis]==5.7.0", "hiredis>=3"],
-    "procrastinate_on_postgres": ["procrastinate==3.10.0", "uvloop==0.22.1"],
+    "procrastinate_on_postgres": ["procrastinate==3.10.0", "psycopg[binary]>=3.2", "uvloop==0.22.1"],
 }
 
 
