@@ -41,7 +41,9 @@ class Burials:
         pids: list[int] | None = None
         while pids is None:
             try:
-                pids = await asyncio.to_thread(strays.sweep, session=worker.pid, cookie=worker.cookie)
+                pids = await asyncio.to_thread(
+                    strays.sweep, session=worker.pid, cookie=worker.cookie, below=_reaper_of(worker)
+                )
             except OSError as error:  # no descriptor is left to look with
                 self._tell(WorkerSpoke(worker.name, f"what it left behind cannot be looked for: {error}"))
                 await asyncio.sleep(SWEEP_AGAIN)
@@ -54,3 +56,10 @@ class Burials:
         for assignment, outcome, receipt in ends:
             self.unsettled.discard(assignment)
             self._conclude(assignment, outcome, receipt)
+
+
+def _reaper_of(dead: WorkerProcess | ZygoteProcess) -> int | None:
+    """Return the process that has got the orphans of *dead*; None where that may be any of several."""
+    if isinstance(dead, ZygoteProcess) or dead.zygote is None or dead.zygote.is_dead:
+        return None
+    return dead.zygote.pid

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -26,17 +27,18 @@ class OutOfMemory:
         return sum(_kills_in(file) for file in self._files)
 
 
-def in_words(status: int, *, by_us: bool = False, out_of_memory: bool = False) -> str:
+def in_words(status: int, *, by_us: bool = False, out_of_memory: Callable[[], bool] = lambda: False) -> str:
     """Return what a wait status means, as a verb phrase: ``was killed by SIGSEGV``.
 
-    A SIGKILL that is not *by_us* came from outside: by hand, or from the kernel, *out_of_memory*.
+    A SIGKILL that is not *by_us* came from outside: by hand, or from the kernel, *out_of_memory*. That is
+    asked only then: it reads files, which takes half a millisecond.
     """
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return f"exited with status {code}"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
     if name == "SIGKILL" and not by_us:
-        why = "by the kernel: the machine or the container is out of memory" if out_of_memory else "from outside"
+        why = "by the kernel: the machine or the container is out of memory" if out_of_memory() else "from outside"
         return f"was killed by SIGKILL ({why})"
     return f"was killed by {name}"
 

@@ -245,7 +245,7 @@ class WorkerProcess:
     def exited(self, status: int, cpu: int, peak: int) -> None:
         """Take note that its zygote has reaped it."""
         if not self.is_dead:
-            self.exit = in_words(status, by_us=self.killed_by_us, out_of_memory=self._memory.has_struck())
+            self.exit = in_words(status, by_us=self.killed_by_us, out_of_memory=self._memory.has_struck)
             self.cpu, self.peak = cpu, peak
             self._bury()
 

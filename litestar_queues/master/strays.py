@@ -28,12 +28,17 @@ def sweep(
     cookie: str | None = None,
     lock: tuple[int, int] | None = None,
     released: frozenset[str] = frozenset(),
+    below: int | None = None,
 ) -> list[int]:
     """Kill every process that carries one of the signs, and return their pids.
 
     *session* is a worker's pid (it leads its session), *cookie* the beginning of the environment
     variable's value, *lock* device and inode of a node's lock file. A process with a cookie in
     *released* is spared; the caller never kills itself. Looks again until nothing is found.
+
+    *below* is a living process that adopts orphans and has started all of them: only what is below it is
+    looked at. Every process of the machine costs 30 µs; where there are 116, that was half of what
+    the death of a worker costs the master.
     """
 
     def is_ours(pid: int) -> bool:
@@ -41,7 +46,7 @@ def sweep(
 
     killed: list[int] = []
     for _ in range(_ROUNDS):
-        fresh = [pid for pid in _processes() if is_ours(pid) and _kill(pid, is_ours)]
+        fresh = [pid for pid in _candidates(below) if is_ours(pid) and _kill(pid, is_ours)]
         if not fresh:
             break
         killed += [pid for pid in fresh if pid not in killed]
@@ -78,13 +83,36 @@ def orphans(known: set[int]) -> Iterator[int]:
     """Yield the dead children of this process that are not in *known*: what it got as subreaper."""
     own = os.getpid()
     try:
-        with open(f"/proc/{own}/task/{own}/children", encoding="ascii") as file:
-            children = [int(pid) for pid in file.read().split()]
+        children = _children(own)
     except OSError:
         return
     for pid in children:
         if pid not in known and state_of(pid) == "Z":
             yield pid
+
+
+def _candidates(below: int | None) -> list[int]:
+    if below is not None:
+        try:
+            return _descendants(below)
+        except OSError:  # one of them has just ended, or the kernel does not list children
+            pass
+    return _processes()
+
+
+def _descendants(pid: int) -> list[int]:
+    found = _children(pid)
+    for each in found:  # it grows meanwhile
+        found += _children(each)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
+            found += map(int, file.read().split())
+    return found
 
 
 def _processes() -> list[int]:

@@ -91,7 +91,7 @@ async def test_an_attempt_tells_its_cpu_time_and_memory(service: QueueService, s
 async def test_a_death_is_put_into_words_with_its_likely_reason() -> None:
     assert in_words(9) == "was killed by SIGKILL (from outside)"
     assert in_words(9, by_us=True) == "was killed by SIGKILL"
-    assert in_words(9, out_of_memory=True) == (
+    assert in_words(9, out_of_memory=lambda: True) == (
         "was killed by SIGKILL (by the kernel: the machine or the container is out of memory)"
     )
     assert in_words(11) == "was killed by SIGSEGV"

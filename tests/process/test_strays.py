@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from litestar_queues import QueueService, TaskRequest
+from litestar_queues.master import strays
 from support import hard, logbook, zoo
 from support.held import held_by, threads_of
 from support.masters import RunningMaster
@@ -194,6 +195,22 @@ async def test_a_process_that_is_another_one_every_moment_is_ended_with_its_job(
     for _ in range(50):
         assert [pid for pid in master.strays() if session_of(pid) == worker] == []
     assert await (await service.enqueue(zoo.good, 1)).get(30) == 2
+
+
+def test_strays_are_looked_for_below_who_adopts_them_or_everywhere_once_that_is_gone() -> None:
+    waits = [sys.executable, "-S", "-c", "import signal; signal.pause()"]
+    first, second, bystander = (subprocess.Popen(waits, start_new_session=True) for _ in range(3))
+    gone = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    gone.wait()
+    try:
+        assert strays.sweep(session=first.pid, below=bystander.pid) == []
+        assert strays.sweep(session=first.pid, below=os.getpid()) == [first.pid]
+        assert strays.sweep(session=second.pid, below=gone.pid) == [second.pid]
+        assert bystander.poll() is None
+    finally:
+        for process in (first, second, bystander):
+            process.kill()
+            process.wait()
 
 
 def session_of(pid: int) -> int:
