@@ -20,6 +20,8 @@ SHORTEST = 4
 RESULT = "return"
 """The place of what the function returns, as in its annotations."""
 
+DAMAGED = "[damaged]"
+"""Shown in place of arguments that cannot be read any more."""
 _PASSWORD = re.compile(r"((?:^|[&;])[^=&;]*(?:password|passwd|secret|token)[^=&;]*=)[^&;#]*", re.IGNORECASE)
 
 T = TypeVar("T")
@@ -75,15 +77,24 @@ def places(
 
 
 def shown_call(payload: str) -> tuple[list[Any], dict[str, Any]]:
-    """Return the arguments in *payload* as plain JSON values, those that are secret as ``HIDDEN``."""
-    call = _decoder.decode(payload)
+    """Return the arguments in *payload* as plain JSON values, those that are secret as ``HIDDEN``.
+
+    Of a damaged one nothing is shown: nobody knows what in it is secret.
+    """
+    try:
+        call = _decoder.decode(payload)
+    except msgspec.DecodeError:
+        return [DAMAGED], {}
     args = [HIDDEN if at in call.secret else value for at, value in enumerate(call.args)]
     return args, {name: HIDDEN if name in call.secret else value for name, value in call.kwargs.items()}
 
 
 def hides_result(payload: str) -> bool:
     """Say whether the result of the call in *payload* is secret."""
-    return _has_secrets(payload) and RESULT in _decoder.decode(payload).secret
+    try:
+        return _has_secrets(payload) and RESULT in _decoder.decode(payload).secret
+    except msgspec.DecodeError:
+        return True
 
 
 class Redactor:

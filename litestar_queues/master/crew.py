@@ -13,8 +13,7 @@ from typing import Any
 from litestar_queues import wire
 from litestar_queues.cell import Reason
 from litestar_queues.clock import Clock
-from litestar_queues.exceptions import UnknownTaskError
-from litestar_queues.lifecycle import Cancelled, Outcome, Returned, Unknown
+from litestar_queues.lifecycle import Cancelled, Outcome, Returned
 from litestar_queues.master import ladder
 from litestar_queues.master.assignments import Assignment, ends_by_death
 from litestar_queues.master.burials import Burials
@@ -30,7 +29,7 @@ from litestar_queues.master.recorder import Recorder
 from litestar_queues.master.rounds import Rounds
 from litestar_queues.master.showing import state_of
 from litestar_queues.master.zygote import Launch, ZygoteProcess
-from litestar_queues.models import ClaimedJob, ErrorReport, Receipt
+from litestar_queues.models import ClaimedJob, Receipt
 from litestar_queues.nodes import Catalogue, WorkerState
 from litestar_queues.store.base import Want
 
@@ -334,11 +333,9 @@ class Crew:
             ladder.begin(assignment, Reason.DRAIN, self._tell)
             assignment.worker.kill()
 
-    def _refuse(self, jobs: Sequence[ClaimedJob], known: frozenset[str]) -> None:
-        """Settle jobs of tasks that the application does not have; no worker need be asked."""
-        for job in jobs:
-            error = UnknownTaskError(job.task, known)
-            self._rounds.end(job, Unknown(ErrorReport("UnknownTaskError", str(error))), None)
+    def _refuse(self, job: ClaimedJob, outcome: Outcome) -> None:
+        """Settle a job that no worker can be given."""
+        self._rounds.end(job, outcome, None)
 
     def _give_back(self, assignment: Assignment, reason: str) -> None:
         assignment.mark_ended()

@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterable, Sequence
 
 from litestar_queues.cell import Reason
 from litestar_queues.clock import Clock
+from litestar_queues.exceptions import UnknownTaskError
+from litestar_queues.lifecycle import Outcome, Raised, Unknown
 from litestar_queues.master import strays
 from litestar_queues.master.assignments import Assignment
 from litestar_queues.master.lanes import Lane
 from litestar_queues.master.pool import Pool
 from litestar_queues.master.timekeeper import Timekeeper
-from litestar_queues.models import ClaimedJob
+from litestar_queues.models import ClaimedJob, ErrorReport
 from litestar_queues.store.base import Want
+from litestar_queues.wire import FrameError
 
 
 class Dispatch:
@@ -30,7 +33,7 @@ class Dispatch:
         stop: Callable[[Assignment, Reason, int], None],
         give_back: Callable[[Assignment, str], None],
         renew: Callable[[Lane], None],
-        refuse: Callable[[Sequence[ClaimedJob], frozenset[str]], None],
+        refuse: Callable[[ClaimedJob, Outcome], None],
     ) -> None:
         self._pools = pools
         self._clock = clock
@@ -40,7 +43,7 @@ class Dispatch:
         self._renew = renew
         """Replaces a worker when it has nothing to do."""
         self._refuse = refuse
-        """Settles jobs of tasks that the application does not have."""
+        """Settles a job that no worker can be given."""
         self._timekeeper = Timekeeper(clock, stop, self.take_back)
         self._pool_of: dict[Lane, Pool] = {}
         self.is_draining = False
@@ -59,7 +62,7 @@ class Dispatch:
         for pool, claimed in zip(self._pools, jobs, strict=True):
             known = [Assignment(job) for job in claimed if job.task in pool.known]
             if len(known) < len(claimed):
-                self._refuse([job for job in claimed if job.task not in pool.known], pool.known)
+                self._refuse_unknown(claimed, pool.known)
             if known:
                 given_back = self._place(pool, self._make_way(pool, known))
                 pool.learn_reach(len(known), given_back)
@@ -148,13 +151,23 @@ class Dispatch:
     def _send(self, lane: Lane, pool: Pool, assignment: Assignment) -> bool:
         job = assignment.job
         assignment.hand_to(lane.worker, sent=self._clock.monotonic(), expected=pool.pace.expect(job.task))
-        if not lane.worker.send(assignment.to_run(self._max_result_bytes)):
-            return False
+        try:
+            if not lane.worker.send(assignment.to_run(self._max_result_bytes)):
+                return False
+        except FrameError as error:
+            message = f"the stored arguments are more than a worker can be sent: {error}"
+            self._refuse(job, Raised(ErrorReport("PayloadError", message), retryable=False))
+            return True
         lane.add(assignment, alone=pool.must_be_alone(job))
         self._timekeeper.watch(lane, assignment)
         if job.cancel_requested:
             self._stop(assignment, Reason.CANCEL, 0)
         return True
+
+    def _refuse_unknown(self, claimed: Sequence[ClaimedJob], known: frozenset[str]) -> None:
+        for job in claimed:
+            if job.task not in known:
+                self._refuse(job, Unknown(ErrorReport("UnknownTaskError", str(UnknownTaskError(job.task, known)))))
 
     def _make_way(self, pool: Pool, claimed: list[Assignment]) -> list[Assignment]:
         """Return *claimed*, with what waits in the lanes and is less urgent, in order."""

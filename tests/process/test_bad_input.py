@@ -175,13 +175,21 @@ async def test_wrong_arguments_never_reach_the_store(service: QueueService) -> N
 
 
 @pytest.mark.anyio
-@pytest.mark.fault("C8", "a byte of a stored payload is changed", "the job is failed, and its function is not called")
+@pytest.mark.parametrize("flipped", ["a letter", "a brace", "the highest bit"])
+@pytest.mark.fault("C8", "a byte of a stored payload is changed", "the job is failed and not run; others go on")
 async def test_a_job_whose_stored_arguments_are_damaged_is_failed_and_not_run(
-    service: QueueService, start_master: StartMaster, logbook_file: Path, url: str
+    service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path, url: str, flipped: str
 ) -> None:
+    """With its highest bit flipped a byte is no UTF-8 any more: then every claim failed, of the other jobs too."""
+    damages = {
+        "a letter": "replace(payload, 'damaged', 'Damaged')",
+        "a brace": "replace(payload, '{\"args\"', '[\"args\"')",
+        "the highest bit": "CAST(CAST(replace(payload, 'damaged', '') AS BLOB) || X'E4' AS TEXT)",
+    }
     result = await service.enqueue(zoo.recorded, "damaged")
+    good = await service.enqueue(zoo.good, 1)
     with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-        connection.execute("UPDATE lq_job SET payload = replace(payload, 'damaged', 'Damaged')")
+        connection.execute(f"UPDATE lq_job SET payload = {damages[flipped]} WHERE number = 1")
     connection.close()
     start_master("--concurrency", "1").until_serving()
     record = await result.wait(30)
@@ -196,3 +204,24 @@ async def test_modules_are_served_without_an_application_that_lies_there(
     (tmp_path / "app.py").write_text("raise RuntimeError('this is not for the worker')\n")
     start_master("--concurrency", "1").until_serving()
     assert await (await service.enqueue(zoo.good, 1)).get(30) == 2
+    assert await good.get(30) == 2
+    for arguments in ((), ("1",), ("1", "--json")):
+        shown = lq("inspect", *arguments, "--url", url, cwd=tmp_path)
+        assert (shown.returncode, shown.stderr) == (0, "")
+
+
+@pytest.mark.anyio
+@pytest.mark.fault("D14", "stored arguments of more than a worker can be sent", "the job is failed; others go on")
+async def test_a_job_whose_stored_arguments_are_too_large_for_any_worker_is_failed(
+    service: QueueService, start_master: StartMaster, url: str
+) -> None:
+    result = await service.enqueue(zoo.good, 1)
+    good = await service.enqueue(zoo.good, 2)
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        connection.execute("UPDATE lq_job SET payload = payload || hex(zeroblob(33554432)) WHERE number = 1")
+    connection.close()
+    start_master("--concurrency", "1").until_serving()
+    record = await result.wait(30)
+    assert (record.status, record.attempt) == ("failed", 0)
+    assert "more than a worker can be sent" in (record.error or "")
+    assert await good.get(30) == 3

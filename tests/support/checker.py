@@ -59,6 +59,7 @@ def collect(database: Path, runs_file: Path, history_file: Path) -> Evidence:
     if database.exists():
         with contextlib.closing(sqlite3.connect(database)) as connection:
             connection.row_factory = sqlite3.Row
+            connection.text_factory = lambda text: text.decode(errors="replace")  # a test may have damaged it
             [(verdict,)] = connection.execute("PRAGMA integrity_check").fetchall()
             assert verdict == "ok", verdict
             jobs = {row["number"]: dict(row) for row in connection.execute("SELECT * FROM lq_job")}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
 
 import msgspec
 
+from litestar_queues.exceptions import StoreCorrupt
 from litestar_queues.models import ClaimedJob, Status
 from litestar_queues.store.base import Claims, Want
 from litestar_queues.store.sqlite.transaction import Transaction, numbers_of
@@ -158,5 +160,15 @@ def _serves(want: Want, queue: str) -> bool:
 
 
 def _read(transaction: Transaction, numbers: Sequence[int]) -> list[ClaimedJob]:
-    [(text,)] = transaction.rows(_TAKEN, (numbers_of(numbers),))
-    return _taken.decode(text)
+    try:
+        [(text,)] = transaction.rows(_TAKEN, (numbers_of(numbers),))
+    except sqlite3.DataError:  # with their arguments they are more than one text can be, which is 1 GB
+        half = len(numbers) // 2
+        if not half:
+            raise
+        return _read(transaction, numbers[:half]) + _read(transaction, numbers[half:])
+    try:
+        return _taken.decode(text)
+    except msgspec.DecodeError as error:
+        msg = f"the row of one of the jobs {numbers_of(numbers)} is damaged ({error}); restore a backup, or delete it"
+        raise StoreCorrupt(msg) from error

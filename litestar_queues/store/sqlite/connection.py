@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 import time
+from functools import partial
 
 from litestar_queues.exceptions import StoreCorrupt, StoreError, StoreFull, StoreLocked
 from litestar_queues.store.opening import Durability
@@ -14,6 +15,9 @@ BUSY = 10.0
 """Seconds to wait for a lock that another program holds."""
 CHECKPOINT_AT = 4 * 1024 * 1024
 """Bytes of the WAL past which it is copied into the database."""
+text_of = partial(str, encoding="utf-8", errors="replace")
+"""What is read as text. One flipped bit makes it no UTF-8, and an error of that would keep all other jobs from being
+claimed with the damaged one, whose checksum tells."""
 _OLDEST_SQLITE = (3, 37, 0)
 """The first with STRICT tables; RETURNING came with 3.35."""
 
@@ -30,6 +34,7 @@ def connect(location: Location) -> sqlite3.Connection:
     connection = sqlite3.connect(
         location.uri("rw"), uri=True, timeout=BUSY, isolation_level=None, cached_statements=256, check_same_thread=False
     )
+    connection.text_factory = text_of
     try:
         _set_up(connection, location)
     except BaseException:

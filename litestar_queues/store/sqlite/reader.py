@@ -18,7 +18,7 @@ from typing import Any
 import aiosqlite
 
 from litestar_queues.exceptions import StoreCorrupt, StoreError
-from litestar_queues.store.sqlite.connection import BUSY, explain
+from litestar_queues.store.sqlite.connection import BUSY, explain, text_of
 from litestar_queues.store.sqlite.location import Location
 from litestar_queues.store.sqlite.migrations import STEPS, too_new
 from litestar_queues.store.sqlite.transaction import Row
@@ -158,6 +158,7 @@ class _ReadingConnection(sqlite3.Connection):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.text_factory = text_of
         if sys.version_info >= (3, 12):
             # Whoever only reads must not be the one who copies and unlinks the WAL; see ``connection``.
             self.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)

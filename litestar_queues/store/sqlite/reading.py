@@ -78,6 +78,8 @@ head (queue, number) AS (
 SELECT head.queue, lq_job.run_at FROM head CROSS JOIN lq_job ON lq_job.number = head.number
 """
 NODES = "SELECT row FROM lq_node ORDER BY id"
+_DAMAGED = "damaged"
+"""Says of what is shown as it stands that it is not what was stored."""
 _ENDED = "('completed', 'failed', 'cancelled', 'expired')"
 _WILD = re.compile("[%_!]")
 CATALOGUE = "SELECT kind, entry FROM lq_catalogue ORDER BY kind, name"
@@ -127,7 +129,7 @@ def record(row: Row) -> QueuedTaskRecord:
         execution_ref=row[28],
         result_json=row[29],
         failure=_error(row[30]),
-        metadata=msgspec.json.decode(row[31]) if row[31] else {},
+        metadata=_metadata(row[31]),
         sequence=row[32],
         heartbeat_at=_when(row[33]),
         attempts=() if row[34] is None else _history(row),
@@ -228,7 +230,19 @@ def _attempt(row: Sequence[Any]) -> Attempt:
 
 
 def _error(text: str | None) -> ErrorReport | None:
-    return None if text is None else msgspec.json.decode(text, type=ErrorReport)
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=ErrorReport)
+    except msgspec.DecodeError:  # one damaged row must not hide the others
+        return ErrorReport(_DAMAGED, text)
+
+
+def _metadata(text: str | None) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any]) if text else {}
+    except msgspec.DecodeError:
+        return {_DAMAGED: text}
 
 
 def _when(at: int | None) -> datetime | None:

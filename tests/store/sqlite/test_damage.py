@@ -136,6 +136,18 @@ async def test_a_claim_is_dated_when_its_turn_has_come(tmp_path: Path) -> None:
     assert NOW + (free - asked) // 1_000 <= claimed_at <= NOW + (ended - begun) // 1_000
 
 
+@pytest.mark.fault("D14", "a claim of more arguments together than SQLite puts into one value", "all are claimed")
+async def test_jobs_whose_arguments_fit_no_one_value_are_claimed_all_the_same(tmp_path: Path) -> None:
+    async with await open_store(url_of(tmp_path / "q.db")) as store:
+        payload = '{"args":["' + "x" * 200_000 + '"],"kwargs":{}}'
+        await store.add(new_jobs(11, payload=payload))
+        limit = sqlite3.SQLITE_LIMIT_LENGTH  # 1 GB, which is what 30 jobs of 30 MiB are
+        await store._run(lambda transaction: transaction._connection.setlimit(limit, 1_000_000))  # type: ignore[attr-defined]
+        jobs = await claim(store, 11)
+        assert [job.number for job in jobs] == list(range(1, 12))
+        assert {job.payload for job in jobs} == {payload}
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="NOT TESTED: a full disk (mounting a small one needs root)")
 @pytest.mark.fault("C1", "a disk that is full", "StoreFull to the caller, nothing lost")
 async def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path: Path) -> None:
