@@ -196,18 +196,19 @@ async def test_a_job_whose_stored_arguments_are_damaged_is_failed_and_not_run(
     assert (record.status, record.failure and record.failure.type) == ("failed", "PayloadError")
     assert "checksum does not match" in (record.error or "")
     assert not logbook_file.exists()
+    assert await good.get(30) == 2
+    for arguments in ((), ("1",), ("1", "--json")):
+        shown = lq("inspect", *arguments, "--url", url, cwd=tmp_path)
+        assert (shown.returncode, shown.stderr) == (0, "")
 
 
+@pytest.mark.anyio
 async def test_modules_are_served_without_an_application_that_lies_there(
     service: QueueService, start_master: StartMaster, tmp_path: Path
 ) -> None:
     (tmp_path / "app.py").write_text("raise RuntimeError('this is not for the worker')\n")
     start_master("--concurrency", "1").until_serving()
     assert await (await service.enqueue(zoo.good, 1)).get(30) == 2
-    assert await good.get(30) == 2
-    for arguments in ((), ("1",), ("1", "--json")):
-        shown = lq("inspect", *arguments, "--url", url, cwd=tmp_path)
-        assert (shown.returncode, shown.stderr) == (0, "")
 
 
 @pytest.mark.anyio
