@@ -18,7 +18,7 @@ from litestar_queues.exceptions import PayloadError
 from litestar_queues.payload.calls import INJECTABLE, CallCodec, encode_plain
 from litestar_queues.payload.returned import ResultCodec
 
-__all__ = ["INJECTABLE", "CallCodec", "ResultCodec", "check_size", "checksum", "encode_plain"]
+__all__ = ["INJECTABLE", "CallCodec", "ResultCodec", "check_size", "checksum", "encode_plain", "size_of"]
 
 
 def checksum(payload: str) -> int:
@@ -26,9 +26,14 @@ def checksum(payload: str) -> int:
     return zlib.crc32(payload.encode())
 
 
+def size_of(payload: str) -> int:
+    """Return how many bytes *payload* has in UTF-8."""
+    return len(payload) if payload.isascii() else len(payload.encode())
+
+
 def check_size(payload: str, limit: int, what: str) -> None:
     """Refuse a payload of more than *limit* bytes."""
-    size = len(payload) if payload.isascii() else len(payload.encode())
+    size = size_of(payload)
     if size > limit:
         msg = f"the arguments of {what} are {size} bytes of JSON; the limit is {limit} (max_payload_bytes): pass a reference"
         raise PayloadError(msg)

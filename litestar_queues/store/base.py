@@ -59,6 +59,7 @@ class Want(Struct, frozen=True):
     """What one pool asks for in a claim."""
 
     limit: int
+    """Jobs at most; fewer where their arguments are large, so that a claim never takes long, but one at least."""
     queues: tuple[str, ...] | None = None
     """These queues, or None for every queue."""
     excluded: tuple[str, ...] = ()

@@ -8,14 +8,15 @@ from operator import attrgetter
 from uuid import UUID
 
 from litestar_queues.models import LIVE, Added, NewJob, Status
+from litestar_queues.payload import size_of
 from litestar_queues.store.sqlite.transaction import ManyRows, Row, Transaction
 
 _COLUMNS = tuple(name for name in NewJob.__struct_fields__ if name not in ("id", "on_duplicate"))
 _values = attrgetter(*_COLUMNS)
 # Without RETURNING, which brings the rows one step each: 15 µs a row of CPU instead of 40.
 _INSERT = ManyRows(
-    f"INSERT INTO lq_job ({', '.join(_COLUMNS)}, id, status, sequence) VALUES @rows ON CONFLICT DO NOTHING",
-    len(_COLUMNS) + 3,
+    f"INSERT INTO lq_job ({', '.join(_COLUMNS)}, id, payload_bytes, status, sequence) VALUES @rows ON CONFLICT DO NOTHING",
+    len(_COLUMNS) + 4,
 )
 _BY_ID = "SELECT id, number, status FROM lq_job WHERE id IN (SELECT value FROM json_each(?))"
 _BY_KEY = (
@@ -30,8 +31,8 @@ _TOMBSTONES = (
 )
 _BURY = "INSERT OR REPLACE INTO lq_key (key_scope, key, number, id) VALUES (?, ?, ?, ?)"
 _REPLACE = (
-    "UPDATE lq_job SET payload = ?, checksum = ?, priority = ?, run_at = ?, expires_at = ?, status = ?, sequence = ? "
-    "WHERE number = ? AND status IN ('scheduled', 'pending')"
+    "UPDATE lq_job SET payload = ?, payload_bytes = ?, checksum = ?, priority = ?, run_at = ?, expires_at = ?, "
+    "status = ?, sequence = ? WHERE number = ? AND status IN ('scheduled', 'pending')"
 )
 _EXPIRE = (
     "UPDATE lq_job SET status = 'expired', ended_at = ?, sequence = ? "
@@ -57,7 +58,10 @@ def add_or_refuse(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Adde
 def _insert(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Added]:
     stamp = transaction.stamp
     statuses = [_first_status(job) for job in jobs]
-    rows = [(*_values(job), str(job.id), status, stamp) for job, status in zip(jobs, statuses, strict=True)]
+    rows = [
+        (*_values(job), str(job.id), size_of(job.payload), status, stamp)
+        for job, status in zip(jobs, statuses, strict=True)
+    ]
     added: list[Added] = []
     for piece, sql, values in _INSERT.pieces(rows):
         here, before = jobs[piece], transaction.highest
@@ -101,7 +105,7 @@ def _give_way(transaction: Transaction, job: NewJob) -> Added:
     if job.on_duplicate != "replace":
         return holder
     status = _first_status(job)
-    changes = (job.payload, job.checksum, job.priority, job.run_at, job.expires_at, status)
+    changes = (job.payload, size_of(job.payload), job.checksum, job.priority, job.run_at, job.expires_at, status)
     values = (*changes, transaction.stamp, holder.number)
     if not transaction.change(_REPLACE, values).rowcount:
         return holder  # it runs: as reuse

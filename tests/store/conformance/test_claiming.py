@@ -155,3 +155,17 @@ async def test_a_claim_of_nothing_writes_nothing(store: Store) -> None:
     assert first is not None
     assert second is not None
     assert (first.sequence, second.sequence) == (before.sequence, before.sequence + 1)
+
+
+async def test_a_claim_takes_no_more_arguments_than_it_can_read_in_a_moment_but_one_job_at_least(store: Store) -> None:
+    sizes = [400_000, 400_000, 400_000, 5_000_000, 10, 10]
+    numbers = [entry.number for entry in await store.add([new_job(payload=f'"{"x" * size}"') for size in sizes])]
+    claims = [[job.number for job in await claim(store)] for _ in range(4)]
+    assert claims == [numbers[:2], numbers[2:3], numbers[3:4], numbers[4:]]
+
+
+async def test_what_is_replaced_by_something_large_is_claimed_as_such(store: Store) -> None:
+    await store.add([new_job(key="k"), new_job()])
+    await store.add([new_job(key="k", payload=f'"{"x" * 2_000_000}"', on_duplicate="replace")])
+    assert [job.number for job in await claim(store)] == [1]
+    assert [job.number for job in await claim(store)] == [2]

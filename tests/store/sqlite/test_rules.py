@@ -119,6 +119,16 @@ async def test_a_claim_costs_the_same_however_many_jobs_there_are(tmp_path: Path
 
 
 @pytest.mark.anyio
+async def test_what_to_claim_is_found_in_the_index_alone(tmp_path: Path) -> None:
+    async with await open_store(f"sqlite:///{tmp_path}/q.db", durability="process"):
+        pass
+    connection = sqlite3.connect(tmp_path / "q.db")
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {claiming._HEAD}", ("q", "local", 10))]
+    connection.close()
+    assert any("USING COVERING INDEX lq_job_pending" in step for step in plan), plan
+
+
+@pytest.mark.anyio
 async def test_the_newest_ended_jobs_are_found_without_sorting_all(tmp_path: Path) -> None:
     async with await open_store(f"sqlite:///{tmp_path}/q.db", durability="process") as store:
         await store.add(new_jobs(10))
