@@ -121,13 +121,18 @@ def test_a_peer_that_hangs_is_killed_with_all_it_started_and_the_others_are_meas
 
 def test_who_fails_skips_or_babbles_is_reported_and_not_fatal(tmp_path: Path, peers: Path) -> None:
     set_up(peers, fails=FAILS, skips=SKIPS, babbles=BABBLES, quick=GOOD)
-    names = [word for name in ("fails", "skips", "babbles", "quick") for word in ("--only", name)]
+    (peers / "broken.py").touch()
+    broken = peers.parents[1] / ".bench" / "broken" / "bin" / "python"
+    broken.parent.mkdir(parents=True)
+    broken.touch()
+    names = [word for name in ("fails", "skips", "babbles", "broken", "quick") for word in ("--only", name)]
     document, done = bench(tmp_path, "--scenario", "drain", "--peers", str(peers), *names)
     assert done.returncode == 1
     problems = {each["peer"]: each.get("problem") for each in document["figures"]}
     assert problems["fails"] == "ended with status 1: no such luck"
     assert problems["skips"] == "skipped: no results"
     assert "not what an adapter says" in problems["babbles"]
+    assert "could not be run" in problems["broken"]
     assert problems["quick"] is None
     assert "\x1b" not in done.stdout + done.stderr, "what a peer says must not reach the terminal as it is"
 

@@ -106,12 +106,14 @@ class Reading(Struct, frozen=True):
 def run(adapter: Adapter, order: Order, servers: Servers, folder: Path, *, round: int) -> Run:
     """Have *adapter* do *order* in a new folder inside *folder*."""
     began = time.monotonic()
-    with (
-        tempfile.TemporaryDirectory(prefix=f"{adapter.name}-", dir=folder, ignore_cleanup_errors=True) as own,
-        servers.databases(adapter.servers) as databases,
-    ):
-        attempt = _Attempt(adapter, order, servers, Path(own), databases)
-        result = attempt.conclude(round)
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix=f"{adapter.name}-", dir=folder, ignore_cleanup_errors=True) as own,
+            servers.databases(adapter.servers) as databases,
+        ):
+            result = _Attempt(adapter, order, servers, Path(own), databases).conclude(round)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:  # its Python, its database
+        result = Run(adapter.name, order.scenario, round, failed=f"it could not be run: {error}")
     result.took = round_to(time.monotonic() - began)
     return result
 
