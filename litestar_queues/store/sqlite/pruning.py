@@ -20,9 +20,9 @@ from litestar_queues.store.base import Place, Prunable, Pruned
 from litestar_queues.store.sqlite.transaction import Row, Transaction, numbers_of
 
 MOST = 200
-"""Rows and pages of text in one transaction. On two shared cores a part of 200 no-op jobs takes 2.0 ms of CPU, of 400
-4.5, of 100 1.4; 200 pages of text 2.0, 200 jobs of 2 KB each 4.6. Who claims meanwhile waits for that, and 10 ms
-are allowed. One job with more than 200 events loses them part by part."""
+"""Rows and pages of text in one transaction. On two busy cores a part of 200 no-op jobs takes 2.0 to 2.8 ms of CPU,
+of 400 4.4, of 100 1.5 to 2.0; 200 pages of text take 2.0, 200 jobs of 2 KB each 4.6. Who claims meanwhile waits
+for that, and 10 ms are allowed. One job with more than 200 events loses them part by part."""
 _START = -(1 << 62)
 
 # One statement and one row of JSON for a whole walk: see ``transaction``. Each step asks the index for
