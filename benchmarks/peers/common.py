@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -43,8 +44,8 @@ class Skipped(Exception):
     """The scenario cannot be run here; the message says why."""
 
 
-class OutOfTime(BaseException):
-    """The adapter's own limit has passed. No ``Exception``: nothing on the way may swallow it."""
+class OutOfTime(SystemExit):
+    """The adapter's own limit has passed, or it was told to stop. Event loops let only this kind through."""
 
 
 class Peer:
@@ -126,18 +127,21 @@ class BlockingPeer(Peer):
             await self.enqueue(task)
 
     async def call(self, callers: int, count: int, one: Callable[[], Awaitable[Any]]) -> list[float]:
-        turns, latencies = itertools.count(), []
+        turns, latencies, stopped = itertools.count(), [], threading.Event()
 
         def caller() -> None:
-            while next(turns) < count:
+            while next(turns) < count and not stopped.is_set():
                 began = time.monotonic()
                 for _ in one().__await__():
                     raise TypeError("a call of a blocking peer has waited")
                 latencies.append((time.monotonic() - began) * 1e3)
 
         with concurrent.futures.ThreadPoolExecutor(callers) as pool:
-            for future in [pool.submit(caller) for _ in range(callers)]:
-                future.result()
+            try:
+                for future in [pool.submit(caller) for _ in range(callers)]:
+                    future.result()
+            finally:
+                stopped.set()
         return latencies
 
 

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ ENQUEUERS = 8
 LARGE = "x" * 100_000
 TASK_OF = {"drain": "noop", "sleep": "nap", "cpu": "burn"}
 MOST_SAMPLES = 200
+CLEANING_S = 30  # at most, after which the adapter ends as it is
 
 
 def mark(moment: str) -> None:
@@ -201,6 +203,7 @@ class Run:
             await peer.create()
             latencies = await getattr(self, self.scenario)()
         finally:
+            signal.alarm(CLEANING_S)
             processes.end(self.started)
             await peer.erase()
             await peer.close()
