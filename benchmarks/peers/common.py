@@ -101,6 +101,9 @@ class Peer:
         """Say how many calls of ``work.hold()`` mean that all workers have booted."""
         return len(self.commands(slots))
 
+    async def started(self) -> None:
+        """Do what is left, once the commands run, to have each worker call ``work.hold()``."""
+
     def slots(self, scenario: str) -> int:
         """Choose how many jobs at a time one worker process runs: few of CPU work, so that no process hoards it."""
         return 2 if scenario == "cpu" else max(1, CALLERS // self.workers)

@@ -7,9 +7,10 @@ from typing import Any
 
 import common
 import work
-from litestar_queues import QueueConfig, QueueService, TaskRequest, Worker, WorkerConfig, task
 from litestar_queues.backends.redis import RedisBackendConfig
 from redis.asyncio import BlockingConnectionPool, Redis
+
+from litestar_queues import QueueConfig, QueueService, TaskRequest, Worker, WorkerConfig, task
 
 CHUNK = 1_000
 POLL_S = 0.01
@@ -41,8 +42,9 @@ class LitestarQueues(common.Peer):
 
 class LitestarQueuesOnRedis(common.OnRedis, LitestarQueues):
     settings = (
-        "RedisBackendConfig with worker wake-ups, uvloop, hiredis, a blocking pool of 100 connections, max_concurrency and batch_size 100 in all (2 per"
-        f" process for CPU work), polled every {POLL_S * 1000:.0f} ms without back-off (default: 100 ms growing to 30 s),"
+        "RedisBackendConfig with worker wake-ups, uvloop, hiredis, a blocking pool of 100 connections, max_concurrency"
+        " and batch_size 100 in all (2 per process for CPU work),"
+        f" polled every {POLL_S * 1000:.0f} ms without back-off (default: 100 ms growing to 30 s),"
         " bulk enqueue by the backend's enqueue_many of 1,000"
     )
     durability = common.REDIS_DURABILITY + "; what a killed worker had is requeued when its heartbeat is stale"

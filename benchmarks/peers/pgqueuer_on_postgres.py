@@ -24,7 +24,10 @@ class PgQueuerOnPostgres(common.OnPostgres):
         " (logged), max_concurrent_tasks 1,000 for no-op jobs and 100 in all for others, batch_size half of that, bulk"
         " enqueue by one call per 5,000 jobs"
     )
-    durability = common.POSTGRES_DURABILITY + "; settled jobs are written in batches, buffered for a moment"
+    durability = (
+        common.POSTGRES_DURABILITY
+        + "; settled jobs are written in batches; a killed worker's jobs are taken again when their heartbeat is stale (30 s)"
+    )
     lacks = {"large": "results are not kept"}
 
     async def open(self) -> None:

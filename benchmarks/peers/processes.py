@@ -48,7 +48,9 @@ def members() -> list[int]:
 
 
 def end(started: list[subprocess.Popen[bytes]], patience_s: float = 3.0) -> None:
-    """Ask the started processes to stop, then kill whatever of the run is left."""
+    """Ask the started processes to stop, then kill whatever of the run is left. Without any, do nothing."""
+    if not started:
+        return
     for process in started:
         if process.poll() is None:
             process.terminate()

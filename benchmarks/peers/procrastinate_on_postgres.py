@@ -21,7 +21,9 @@ class ProcrastinateOnPostgres(common.OnPostgres):
         " concurrency 100 in all (2 per process for CPU work), LISTEN/NOTIFY, finished jobs kept, bulk enqueue by"
         " batch_defer of 1,000"
     )
-    durability = common.POSTGRES_DURABILITY
+    durability = (
+        common.POSTGRES_DURABILITY + "; a job that a killed worker had waits for a task of the user's own to retry it"
+    )
     lacks = {"large": "results are not kept"}
 
     def __init__(self, options: Any) -> None:

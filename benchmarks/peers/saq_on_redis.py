@@ -13,10 +13,11 @@ from saq.job import Job
 class SaqOnRedis(common.OnRedis):
     distribution = "saq"
     settings = (
-        "uvloop, hiredis, concurrency 100 in all, max_concurrent_ops 100, job timeout off, results kept for the default"
-        " 10 minutes; no priorities in Redis; no bulk call: 100 concurrent callers"
+        "uvloop, hiredis, concurrency 100 in all (2 per process for CPU work), max_concurrent_ops 100, the default job"
+        " timeout of 10 s, results kept for the default 10 minutes; no priorities in Redis; no bulk call: 100"
+        " concurrent callers"
     )
-    durability = common.REDIS_DURABILITY + "; a job that a killed worker had is swept back into the queue"
+    durability = common.REDIS_DURABILITY + "; a job that a killed worker had is swept after its timeout"
 
     async def open(self) -> None:
         self.queue = Queue.from_url(self.url, max_concurrent_ops=common.CALLERS)
@@ -26,7 +27,7 @@ class SaqOnRedis(common.OnRedis):
         await self.queue.disconnect()
 
     async def enqueue(self, task: str, *args: Any, high: bool = False) -> Job | None:
-        return await self.queue.enqueue(task, timeout=0, args=args)
+        return await self.queue.enqueue(task, args=args)
 
     async def result(self, handle: Job) -> Any:
         await handle.refresh(60)

@@ -61,6 +61,7 @@ class Run:
             self.open_gate()
         slots = self.peer.slots(self.scenario)
         self.started = processes.start(self.peer.commands(slots), {work.SLOTS: str(slots)})
+        await self.peer.started()
         await self.until(lambda: work.how_many("ready") >= self.peer.ready(slots))
 
     def open_gate(self) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ENVIRONMENTS = Path(__file__).parents[2] / ".bench"
 
-_LITESTAR_QUEUES = ["litestar-queues==0.12.0", "uvloop==0.22.1"]
+_LITESTAR_QUEUES = ["litestar-queues==0.12.0", "redis[hiredis]>=5", "uvloop==0.22.1"]
 
 PEERS: dict[str, list[str]] = {
     "pgqueuer_on_postgres": ["pgqueuer[asyncpg]==1.6.0", "uvloop==0.22.1"],
@@ -25,7 +25,7 @@ PEERS: dict[str, list[str]] = {
     "rq_on_redis": ["rq==3.0.0", "hiredis>=3"],
     "arq_on_redis": ["arq==0.28.0", "hiredis>=3", "uvloop==0.22.1"],
     "litestar_queues_on_sqlite": _LITESTAR_QUEUES,
-    "litestar_queues_on_redis": [*_LITESTAR_QUEUES, "redis[hiredis]>=5"],
+    "litestar_queues_on_redis": _LITESTAR_QUEUES,
     "streaq_on_redis": ["streaq==7.2.0", "redis>=5", "uvloop==0.22.1"],
     "celery_on_redis": ["celery[redis]==5.7.0", "hiredis>=3"],
     "procrastinate_on_postgres": ["procrastinate==3.10.0", "psycopg[binary]>=3.2", "uvloop==0.22.1"],

@@ -34,7 +34,7 @@ class TaskiqOnRedis(common.OnRedis):
         " pools of 100 connections, max-async-tasks 100 in all (2 per process for CPU work), xread_count and max-prefetch"
         " the same per process, no-parse; no priorities; no bulk call: 100 concurrent callers"
     )
-    durability = common.REDIS_DURABILITY + "; a job is acknowledged when its result is saved, else delivered again"
+    durability = common.REDIS_DURABILITY + "; a job not acknowledged (when its result is saved) is delivered again"
 
     async def open(self) -> None:
         await broker.startup()
