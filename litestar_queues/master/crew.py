@@ -149,6 +149,12 @@ class Crew:
     def assign(self, jobs: Sequence[Sequence[ClaimedJob]]) -> None:
         """Put claimed jobs into lanes."""
         self._dispatch.assign(jobs)
+        if self._dispatch.rest():
+            self._rounds.wake_soon()
+
+    def collect(self) -> None:
+        """Read the workers that were not listened to."""
+        self._dispatch.collect()
 
     def relieved(self) -> None:
         """Read the workers again, once the store has taken what they said."""
@@ -367,6 +373,8 @@ class Crew:
         if report.is_last:
             self._release(lane)
         self._retire_if_done(lane)
+        if lane.is_short:
+            self._rounds.wake()
 
     def _release(self, lane: Lane) -> None:
         """Let live what the worker's last job was allowed to leave behind; the worker ends by itself."""

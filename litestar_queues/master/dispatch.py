@@ -67,6 +67,18 @@ class Dispatch:
                 given_back = self._place(pool, self._make_way(pool, known))
                 pool.learn_reach(len(known), given_back)
 
+    def rest(self) -> bool:
+        """Do not listen to workers that have plenty to do; say whether there are such."""
+        plenty = [lane for lane in self._pool_of if lane.has_plenty]
+        for lane in plenty:
+            lane.worker.rest()
+        return bool(plenty)
+
+    def collect(self) -> None:
+        """Read the workers that were not listened to."""
+        for lane in list(self._pool_of):
+            lane.worker.collect()
+
     # Lanes.
 
     def open(self, lane: Lane, pool: Pool) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from litestar_queues.clock import SECOND
 from litestar_queues.master.assignments import Assignment
-from litestar_queues.master.pace import BUDGET, MOST_WAITING
+from litestar_queues.master.pace import BUDGET, MOST_WAITING, PAUSE, SHORT
 from litestar_queues.master.process import WorkerProcess
 
 HIGHEST = 1 << 62
@@ -82,6 +83,18 @@ class Lane:
             short = int((BUDGET * quick - self._work) / max(mean, 1.0))
             room = max(room, min(short, self._slots + MOST_WAITING - count))
         return room if self._left is None else min(room, self._left)
+
+    @property
+    def is_short(self) -> bool:
+        """True when it is to get jobs at once, because it has nothing to do or soon will."""
+        quick = self._slots - self._slow
+        return self.has_room() and (len(self.assignments) < self._slots or self._work < SHORT * quick)
+
+    @property
+    def has_plenty(self) -> bool:
+        """True when it will not be short before the next round, whatever its worker reports meanwhile."""
+        quick = self._slots - self._slow
+        return quick > 0 and self._work >= (SHORT + PAUSE * SECOND) * quick
 
     def add(self, assignment: Assignment, *, alone: bool = False) -> None:
         """Count a job in."""

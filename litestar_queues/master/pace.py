@@ -8,8 +8,12 @@ that has not been measured.
 
 from __future__ import annotations
 
-BUDGET = 20_000
+BUDGET = 40_000
 """Microseconds of work that may be in a lane."""
+SHORT = 8_000
+"""Microseconds of work below which a lane is filled up at once: so long a claim may take on a busy machine."""
+PAUSE = 0.02
+"""Seconds that a master lets ends and words wait for company while no worker is short of jobs."""
 MOST_WAITING = 128
 """Jobs that may wait in a lane, however short they are: more did not drain faster."""
 SLOWEST = 50 * BUDGET

@@ -107,6 +107,8 @@ class WorkerProcess:
             LinePipe(err_read, lambda line: owner.wrote(self, "stderr", line), self._read),
         )
         self._is_read = False
+        self._rests = False
+        """Read now and then only."""
         self._is_retired = False
         self.resume()
 
@@ -205,6 +207,21 @@ class WorkerProcess:
         if not self._is_read and not self.is_dead and self._reports.fileno() >= 0:
             self._loop.add_reader(self._reports, self._read)
             self._is_read = True
+            self._rests = False
+
+    def rest(self) -> None:
+        """Let its reports wait until ``collect``: for a while, none of them is worth waking up for."""
+        if self._is_read and not self._rests:
+            self._loop.remove_reader(self._reports)
+            self._rests = True
+
+    def collect(self) -> None:
+        """Read what waits, and listen again."""
+        if self._rests:
+            self._rests = False
+            if self._is_read:
+                self._loop.add_reader(self._reports, self._read)
+                self._read()
 
     def take_last_lines(self) -> list[tuple[str, str]]:
         """Return the last line it wrote to each stream, where that has no end, and forget it."""
