@@ -238,7 +238,9 @@ class Nursery:
             self._tell(BootProblem(f"reload failed, the old code goes on: {reason}", error, 1, None))
             return
         self.failures += 1
-        self.problem = reason
+        # One that could be imported, and whose zygote was killed at the next import, is not broken by that.
+        if error is not None or not self.first_import.done() or self.failures >= BROKEN_AFTER:
+            self.problem = reason
         delay = growing_delay(self.failures)
         self._tell(BootProblem(reason, error, self.failures, delay))
         self._try_later(delay)

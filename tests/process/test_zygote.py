@@ -255,6 +255,32 @@ async def test_an_app_that_cannot_be_imported_any_more_charges_no_job_and_recove
     assert (record.result, record.attempt, record.crashes) == (2, 1, 0)
 
 
+WAITS_AT_IMPORT = """
+import os, time
+while os.path.exists({flag!r}):
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.fault(
+    "A11", "kill -9 of a zygote, and of the next one while it imports", "no reason to call the pool broken"
+)
+async def test_a_zygote_killed_at_its_import_is_no_pool_that_cannot_start(
+    start_master: StartMaster, tmp_path: Path
+) -> None:
+    flag = tmp_path / "waits"
+    (tmp_path / "waits_at_import.py").write_text(WAITS_AT_IMPORT.format(flag=str(flag)))
+    master = start_master("--import", "waits_at_import", "--concurrency", "1").until_serving()
+    flag.touch()
+    [first] = master.zygotes()
+    os.kill(first, signal.SIGKILL)
+    [second] = wait_until(lambda: [pid for pid in master.zygotes() if pid != first], "the next one imports")
+    os.kill(second, signal.SIGKILL)
+    wait_until(lambda: "at the import; next try" in master.log, "it is told")
+    master.signal(signal.SIGTERM)
+    assert master.wait() == 0, master.log
+
+
 CANNOT_START = """
 import os
 def die():
