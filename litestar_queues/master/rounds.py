@@ -154,7 +154,8 @@ class Rounds:
             self._timer = None
         events, self._events = self._events, []
         ended, self._ended = self._ended, []
-        wants = [] if self._retry else self._dispatcher.wants()
+        # While the store refuses what has ended, nothing is claimed: it would only have to be kept here too.
+        wants = [] if self._retry and (events or ended) else self._dispatcher.wants()
         self._is_asking = bool(wants)
         self._is_busy = True
         try:

@@ -67,7 +67,7 @@ BUGS = (
         "no look at the file",
         "a database that is gone is noticed",
         _S + "writer.py",
-        "if _identity_of(self._location.path) != self._identity:",
+        "if identity_of(self._location.path) != self._identity:",
         "if False:",
         SQLITE,
     ),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 from litestar_queues.exceptions import StoreCorrupt, StoreError, StoreFull, StoreLocked
 from litestar_queues.store.opening import Durability
@@ -83,6 +85,33 @@ def _use_wal(connection: sqlite3.Connection, location: Location) -> None:
         return
 
 
+def identity_of(path: Path | str) -> tuple[int, int] | None:
+    """Return which file is there (4 µs): a commit into a deleted one succeeds silently."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def gone(path: Path | str) -> StoreCorrupt:
+    """Return the error of a file that is not the one that was opened."""
+    return StoreCorrupt(
+        f"the database file {path} was replaced or deleted while it was in use; "
+        "nothing more is accepted: restart this program"
+    )
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Say whether the disk is full."""
+    return isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_FULL
+
+
+def full(location: Location) -> StoreFull:
+    """Return the error of a disk that is full."""
+    return StoreFull(f"the disk that holds {location.path} is full; free some space: nothing of this was stored")
+
+
 def explain(error: BaseException, location: Location) -> BaseException:
     """Return *error* as the ``StoreError`` that says what to do; what is not SQLite's stays as it is.
 
@@ -98,9 +127,9 @@ def explain(error: BaseException, location: Location) -> BaseException:
 
 def _explain(error: sqlite3.Error, location: Location, *, is_unknown: bool) -> StoreError:
     path = location.path
-    match (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF:
+    match _code(error):
         case sqlite3.SQLITE_FULL:
-            return StoreFull(f"the disk that holds {path} is full; free some space: nothing of this was stored")
+            return full(location)
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StoreLocked(
                 f"another program has held the write lock of {path} for {BUSY:g} s; end its transaction and try again"
@@ -121,3 +150,7 @@ def _explain(error: sqlite3.Error, location: Location, *, is_unknown: bool) -> S
             return StoreError(f"reading or writing {path} failed ({error}); check the disk: nothing of this was stored")
         case _:
             return StoreError(f"the database {path} refused: {error}")
+
+
+def _code(error: sqlite3.Error) -> int:
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF

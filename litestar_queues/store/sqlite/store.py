@@ -127,7 +127,7 @@ class SQLiteStore:
     async def settle(self, settlements: Sequence[Settlement]) -> list[Verdict]:
         """Write what became of claimed jobs, fenced."""
         weight = len(settlements) + sum(len(each.successors) for each in settlements)
-        return await self._run_each(settling.settle, settlements, weight)
+        return await self._run_each(settling.settle, settlements, weight, vital=True)
 
     async def record(self, events: Sequence[StoredEvent]) -> None:
         """Keep what running jobs said."""
@@ -230,10 +230,11 @@ class SQLiteStore:
         return await self._open_writer().run(function, weight=weight, listeners=self._listeners)
 
     async def _run_each(
-        self, verb: Verb[ItemT, ResultT], items: Sequence[ItemT], weight: int | None = None
+        self, verb: Verb[ItemT, ResultT], items: Sequence[ItemT], weight: int | None = None, *, vital: bool = False
     ) -> list[ResultT]:
         weight = len(items) if weight is None else weight
-        return await self._open_writer().run_each(verb, items, weight=weight, listeners=self._listeners)
+        writer = self._open_writer()
+        return await writer.run_each(verb, items, weight=weight, listeners=self._listeners, vital=vital)
 
     def _open_writer(self) -> Writer:
         if self._writer is None:

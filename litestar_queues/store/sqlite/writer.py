@@ -16,11 +16,11 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any, TypeVar
 
-from litestar_queues.exceptions import StoreCorrupt, StoreError
+from litestar_queues.exceptions import StoreError
 from litestar_queues.store.opening import Durability
+from litestar_queues.store.sqlite.ballast import Ballast
 from litestar_queues.store.sqlite.bells import Ringer
 from litestar_queues.store.sqlite.connection import (
     BUSY,
@@ -28,6 +28,10 @@ from litestar_queues.store.sqlite.connection import (
     OutcomeUnknown,
     connect,
     explain,
+    full,
+    gone,
+    identity_of,
+    is_full,
     set_durability,
 )
 from litestar_queues.store.sqlite.location import Location
@@ -52,9 +56,11 @@ _log = logging.getLogger("litestar_queues.store")
 class _Operation:
     """What waits for its transaction, and who waits for it."""
 
-    __slots__ = ("error", "future", "items", "lasting", "listeners", "loop", "value", "verb", "weight")
+    __slots__ = ("error", "future", "is_vital", "items", "lasting", "listeners", "loop", "value", "verb", "weight")
 
     def __init__(self, verb: Callable[..., Any], items: Sequence[Any] | None, weight: int, listeners: frozenset[str]):
+        self.is_vital = False
+        """It may use the last of the disk: see ``ballast``."""
         self.verb = verb
         self.items = items
         """None: *verb* is a function of the transaction alone."""
@@ -117,10 +123,21 @@ class Writer:
         return value
 
     async def run_each(
-        self, verb: Verb[ItemT, ResultT], items: Sequence[ItemT], *, weight: int, listeners: frozenset[str]
+        self,
+        verb: Verb[ItemT, ResultT],
+        items: Sequence[ItemT],
+        *,
+        weight: int,
+        listeners: frozenset[str],
+        vital: bool = False,
     ) -> list[ResultT]:
-        """Run *verb* on *items*, together with those of other callers; return the results for these."""
-        values: list[ResultT] = await self._put(_Operation(verb, items, weight, listeners))
+        """Run *verb* on *items*, together with those of other callers; return the results for these.
+
+        What is *vital* may use the last of the disk.
+        """
+        operation = _Operation(verb, items, weight, listeners)
+        operation.is_vital = vital
+        values: list[ResultT] = await self._put(operation)
         return values
 
     def stop(self) -> None:
@@ -169,13 +186,16 @@ class Writer:
     def _open(self) -> None:
         self._turnstile = Turnstile(self._location.folder)
         self._ringer = Ringer(self._location.folder / "bells")
+        self._ballast = Ballast(self._location.folder)
         self._turnstile.enter()
         try:
-            self._identity = _identity_of(self._location.path)
+            self._identity = identity_of(self._location.path)
             self._connection = connect(self._location)
             try:
                 self._set_durability(self._durability)
                 migrate(self._connection, str(self._location.path))
+                if not self._location.is_temporary and not self._ballast.is_laid():
+                    self._ballast.lay()
             except BaseException:
                 self._connection.close()
                 raise
@@ -221,7 +241,7 @@ class Writer:
     def _take_turn(self, group: list[_Operation]) -> None:
         self._turnstile.enter()
         try:
-            written = self._write(group)
+            written = self._write(self._admit(group))
         finally:
             self._turnstile.leave()
         # Now that the next writer has its turn: the bells cost it 100 µs and more.
@@ -232,8 +252,19 @@ class Writer:
         if self._commits % _LOOK_AT_WAL_EVERY == 0:
             self._checkpoint_if_due()
 
+    def _admit(self, group: list[_Operation]) -> list[_Operation]:
+        """Return what may be written: while the ballast is spent, what is vital. Refuse the rest."""
+        if not self._ballast.is_spent():
+            return group
+        for operation in group:
+            if not operation.is_vital:
+                operation.error = full(self._location)
+        return [operation for operation in group if operation.is_vital]
+
     def _write(self, group: list[_Operation]) -> list[tuple[Transaction, frozenset[str]]]:
         """Write *group* in one transaction, or each for itself if one fails; return what was committed, and by whom."""
+        if not group:
+            return []
         skip = frozenset.intersection(*(operation.listeners for operation in group))
         try:
             self._begin(group)
@@ -249,6 +280,9 @@ class Writer:
                 # Each for itself, so that a bad one does not hurt the others.
                 return [written for operation in group for written in self._write([operation])]
             cause = error.__cause__ if isinstance(error, _OneFailed) else error
+            is_vital = any(operation.is_vital for operation in group)
+            if is_vital and is_full(error.__cause__ or error) and self._ballast.give_up():
+                return self._write(self._admit(group))
             for operation in group:
                 operation.error = explain(cause or error, self._location)
             return []
@@ -262,10 +296,10 @@ class Writer:
             self._ringer.ring_watchers(transaction.changed, skip=skip)
 
     def _begin(self, group: list[_Operation]) -> None:
-        if _identity_of(self._location.path) != self._identity:
-            raise _gone(self._location.path)
-        if self._log_identity is not None and _identity_of(self._log) != self._log_identity:
-            raise _gone(self._log)
+        if identity_of(self._location.path) != self._identity:
+            raise gone(self._location.path)
+        if self._log_identity is not None and identity_of(self._log) != self._log_identity:
+            raise gone(self._log)
         durability = self._durability if any(operation.lasting for operation in group) else "process"
         if durability != self._durability_set:
             self._set_durability(durability)
@@ -290,7 +324,7 @@ class Writer:
         except sqlite3.Error as error:
             raise OutcomeUnknown from error
         if self._log_identity is None:  # it is there from the first commit to the last close
-            self._log_identity = _identity_of(self._log)
+            self._log_identity = identity_of(self._log)
 
     def _rollback(self) -> None:
         try:
@@ -337,22 +371,6 @@ class Writer:
     def _let_go_of_folder(self) -> None:
         self._turnstile.close()
         self._ringer.close()
-
-
-def _identity_of(path: Path | str) -> tuple[int, int] | None:
-    """Return which file is there (4 µs): a commit into a deleted one succeeds silently."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _gone(path: Path | str) -> StoreCorrupt:
-    return StoreCorrupt(
-        f"the database file {path} was replaced or deleted while it was in use; "
-        "nothing more is accepted: restart this program"
-    )
 
 
 class _OneFailed(Exception):

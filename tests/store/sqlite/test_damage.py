@@ -5,21 +5,22 @@ import contextlib
 import os
 import shutil
 import sqlite3
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from litestar_queues.exceptions import StoreCorrupt, StoreError, StoreFull, StoreLocked
+from litestar_queues.lifecycle import Succeeded
 from litestar_queues.models import Status
-from litestar_queues.store import open_store
+from litestar_queues.store import Store, open_store
+from litestar_queues.store.sqlite import ballast, turnstile, writer
 from litestar_queues.store.sqlite import connection as connecting
-from litestar_queues.store.sqlite import turnstile, writer
 from litestar_queues.store.sqlite.connection import OutcomeUnknown, explain
 from litestar_queues.store.sqlite.location import Location
 from store.making import NOW, claim, new_job, new_jobs, settlement, status_of
 from store.processes import url_of
+from support.disks import small_disk
 
 pytestmark = pytest.mark.anyio
 
@@ -150,42 +151,81 @@ async def test_jobs_whose_arguments_fit_no_one_value_are_claimed_all_the_same(tm
         assert {job.payload for job in jobs} == {payload}
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="NOT TESTED: a full disk (mounting a small one needs root)")
-@pytest.mark.fault("C1", "a disk that is full", "StoreFull to the caller, nothing lost")
-async def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False).returncode:
-        pytest.skip("NOT TESTED: a full disk (a small one cannot be mounted here)")
-    try:
-        store = await open_store(url_of(disk / "q.db"))
+async def fill(store: Store, size: int = 10_000) -> tuple[int, StoreFull]:
+    """Add jobs of *size* bytes until the disk is full; return how many were accepted, and what the caller was told."""
+    accepted = 0
+    while accepted < 5_000:
         try:
-            await store.add(new_jobs(5))
-            running = await claim(store, 5)
-            (disk / "ballast").write_bytes(b"x" * 200_000)
-            accepted = 5
-            payload = '{"args":["' + "x" * 10_000 + '"],"kwargs":{}}'
-            failure: StoreFull | None = None
-            while failure is None and accepted < 200:
-                try:
-                    await store.add([new_job(payload=payload)])
-                    accepted += 1
-                except StoreFull as error:
-                    failure = error
-            assert "free some space" in str(failure)
-            assert accepted > 5
-            assert sum(each.total for each in (await store.statistics()).values()) == accepted
-            (disk / "ballast").unlink()
-            assert await store.settle([settlement(job) for job in running]) == ["settled"] * 5
-            await store.add([new_job()])
-        finally:
-            await store.close()
-        connection = sqlite3.connect(disk / "q.db")
+            await store.add([new_job(payload='{"args":["' + "x" * size + '"],"kwargs":{}}')])
+        except StoreFull as error:
+            return accepted, error
+        accepted += 1
+    raise AssertionError("the disk is not full")
+
+
+def count_on(disk: Path) -> int:
+    with contextlib.closing(sqlite3.connect(disk / "q.db")) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert connection.execute("SELECT count(*) FROM lq_job").fetchall() == [(accepted + 1,)]
-        connection.close()
-    finally:
-        subprocess.run(["umount", disk], check=True)
+        [(count,)] = connection.execute("SELECT count(*) FROM lq_job").fetchall()
+    return int(count)
+
+
+@pytest.mark.fault("C1", "a disk that is full, too small for any reserve", "StoreFull to the caller, nothing lost")
+async def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path, 1) as disk:
+        await _meet_a_full_disk(disk)
+
+
+async def _meet_a_full_disk(disk: Path) -> None:
+    async with await open_store(url_of(disk / "q.db")) as store:
+        await store.add(new_jobs(5))
+        running = await claim(store, 5)
+        (disk / "other").write_bytes(b"x" * 200_000)
+        accepted, failure = await fill(store)
+        assert "free some space" in str(failure)
+        assert accepted > 0
+        assert sum(each.total for each in (await store.statistics()).values()) == accepted + 5
+        (disk / "other").unlink()
+        assert await store.settle([settlement(job) for job in running]) == ["settled"] * 5
+        await store.add([new_job()])
+    assert count_on(disk) == accepted + 6
+
+
+@pytest.mark.fault(
+    "C1", "a disk that stays full while jobs end", "they are recorded in the ballast's room; later all goes on"
+)
+async def test_what_has_run_is_recorded_on_a_full_disk_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ballast, "_LOOK_EVERY", 0.0)
+    with small_disk(tmp_path, 20) as disk:
+        await _record_on_a_full_disk(disk)
+
+
+async def _record_on_a_full_disk(disk: Path) -> None:
+    reserve = disk / "q.db.lq" / "ballast"
+    async with await open_store(url_of(disk / "q.db")) as store:
+        assert (reserve.stat().st_size, reserve.stat().st_blocks * 512) == (ballast.SIZE, ballast.SIZE)
+        await store.add(new_jobs(30))
+        running = await claim(store, 30)
+        (disk / "other").write_bytes(b"x" * 8 * 1024 * 1024)
+        accepted, _ = await fill(store)
+        await fill(store, 10)
+        assert reserve.stat().st_size == ballast.SIZE, "nobody else gets it"
+        result = Succeeded('"' + "y" * 50_000 + '"')
+        for job in running:
+            assert await store.settle([settlement(job, result)]) == ["settled"]
+        assert reserve.stat().st_size == 0
+        with pytest.raises(StoreFull):
+            await store.add([new_job()])
+        with pytest.raises(StoreFull):
+            await claim(store, 1)
+        (disk / "other").unlink()
+        await store.add([new_job()])
+        assert reserve.stat().st_size == ballast.SIZE, "taken up again"
+        assert len(await claim(store, 1)) == 1
+        assert (await store.statistics())["default"].completed == 30
+    assert count_on(disk) > accepted + 30
 
 
 @pytest.mark.fault("C2", "a commit that fails", "the error says that the outcome is unknown")
