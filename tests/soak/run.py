@@ -104,7 +104,8 @@ class Epoch:
         return self._signal(self._a_master().workers(), signal.SIGKILL)
 
     def kill_zygote(self) -> bool:
-        return self._signal(self._a_master().zygotes(), signal.SIGKILL)
+        # Not at its first import: without that there is no master.
+        return self._signal(self._a_master().until_serving().zygotes(), signal.SIGKILL)
 
     def kill_master(self) -> bool:
         master = self._a_master()
