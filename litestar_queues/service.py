@@ -6,6 +6,7 @@ nothing of an event loop, so that one service serves every loop and thread of th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, Self, TypeVar, cast, overload
@@ -76,17 +77,25 @@ class QueueService:
             enqueuer.opened(self)
 
     async def close(self) -> None:
-        """Let go of the store, and send away whoever still waits for a job. What was enqueued stays."""
+        """Let go of the store, and send away whoever still waits for a job. What was enqueued stays.
+
+        Goes on when its caller is cancelled.
+        """
         opened, self._opened = self._opened, None
         if opened is None:
             return
         enqueuer.closed(self)
-        await opened.watcher.close()
+        await asyncio.shield(asyncio.ensure_future(self._close(opened)))
+
+    async def _close(self, opened: _Opened) -> None:
         try:
-            await opened.immediate.close()
+            await opened.watcher.close()
         finally:
-            if self._given_store is None:
-                await opened.store.close()
+            try:
+                await opened.immediate.close()
+            finally:
+                if self._given_store is None:
+                    await opened.store.close()
 
     async def __aenter__(self) -> Self:
         await self.open()
