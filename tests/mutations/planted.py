@@ -51,7 +51,7 @@ BUGS = (
         "durable when enqueue returns",
         _S + "writer.py",
         "            self._commit()\n        # Whatever",
-        "            _resolve(group)\n            self._commit()\n        # Whatever",
+        "            resolve(group)\n            self._commit()\n        # Whatever",
         SQLITE,
     ),
     Planted("NORMAL for FULL", "survives loss of power", _S + "connection.py", "{'FULL' if", "{'NORMAL' if", SQLITE),

@@ -36,6 +36,7 @@ from litestar_queues.store.sqlite.connection import (
 )
 from litestar_queues.store.sqlite.location import Location
 from litestar_queues.store.sqlite.migrations import migrate
+from litestar_queues.store.sqlite.operations import Operation, apply_together, resolve
 from litestar_queues.store.sqlite.transaction import Transaction
 from litestar_queues.store.sqlite.turnstile import Turnstile
 
@@ -53,30 +54,6 @@ _LOOK_AT_WAL_EVERY = 32
 _log = logging.getLogger("litestar_queues.store")
 
 
-class _Operation:
-    """What waits for its transaction, and who waits for it."""
-
-    __slots__ = ("error", "future", "is_vital", "items", "lasting", "listeners", "loop", "value", "verb", "weight")
-
-    def __init__(self, verb: Callable[..., Any], items: Sequence[Any] | None, weight: int, listeners: frozenset[str]):
-        self.is_vital = False
-        """It may use the last of the disk: see ``ballast``."""
-        self.verb = verb
-        self.items = items
-        """None: *verb* is a function of the transaction alone."""
-        self.weight = weight
-        self.listeners = listeners
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Any] = self.loop.create_future()
-        self.value: Any = None
-        self.error: BaseException | None = None
-        self.lasting = True
-
-    def kind(self) -> object:
-        """Neighbours of one kind run as one."""
-        return self if self.items is None else self.verb
-
-
 class Writer:
     """The thread that writes, shared by all stores of the process that are at one place."""
 
@@ -86,7 +63,7 @@ class Writer:
         """Stores that use it; kept by ``sharing``."""
         self._location = location
         self._durability = durability
-        self._waiting: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
         self._stopping = threading.Lock()
         self._is_stopped = False
         self._opened = threading.Event()
@@ -117,7 +94,7 @@ class Writer:
         *weight* is about how many rows it writes; *listeners* are the caller's own bells, not rung. What need
         not be *lasting* may be undone by loss of power.
         """
-        operation = _Operation(function, None, weight, listeners)
+        operation = Operation(function, None, weight, listeners)
         operation.lasting = lasting
         value: T = await self._put(operation)
         return value
@@ -135,7 +112,7 @@ class Writer:
 
         What is *vital* may use the last of the disk.
         """
-        operation = _Operation(verb, items, weight, listeners)
+        operation = Operation(verb, items, weight, listeners)
         operation.is_vital = vital
         values: list[ResultT] = await self._put(operation)
         return values
@@ -156,7 +133,7 @@ class Writer:
         if self._opened.is_set() and self._failure is None:
             self._let_go_of_folder()
 
-    def _put(self, operation: _Operation) -> asyncio.Future[Any]:
+    def _put(self, operation: Operation) -> asyncio.Future[Any]:
         if self.pid != os.getpid():
             msg = "this store was opened before a fork; open it anew in the child process"
             raise StoreError(msg)
@@ -207,7 +184,7 @@ class Writer:
             self._turnstile.leave()
 
     def _serve(self) -> None:
-        carried: _Operation | None = None
+        carried: Operation | None = None
         pause: float | None = None
         while True:
             try:
@@ -223,7 +200,7 @@ class Writer:
             if is_last:
                 return
 
-    def _gather(self, first: _Operation) -> tuple[list[_Operation], _Operation | None, bool]:
+    def _gather(self, first: Operation) -> tuple[list[Operation], Operation | None, bool]:
         """Take what waits, up to a group's size; return also one too many, and whether to stop after."""
         group, weight = [first], first.weight
         while True:
@@ -238,21 +215,21 @@ class Writer:
             group.append(operation)
             weight += operation.weight
 
-    def _take_turn(self, group: list[_Operation]) -> None:
+    def _take_turn(self, group: list[Operation]) -> None:
         self._turnstile.enter()
         try:
             written = self._write(self._admit(group))
         finally:
             self._turnstile.leave()
         # Now that the next writer has its turn: the bells cost it 100 µs and more.
-        _resolve(group)
+        resolve(group)
         for transaction, skip in written:
             self._ring_after(transaction, skip)
         self._commits += 1
         if self._commits % _LOOK_AT_WAL_EVERY == 0:
             self._checkpoint_if_due()
 
-    def _admit(self, group: list[_Operation]) -> list[_Operation]:
+    def _admit(self, group: list[Operation]) -> list[Operation]:
         """Return what may be written: while the ballast is spent, what is vital. Refuse the rest."""
         if not self._ballast.is_spent():
             return group
@@ -261,7 +238,7 @@ class Writer:
                 operation.error = full(self._location)
         return [operation for operation in group if operation.is_vital]
 
-    def _write(self, group: list[_Operation]) -> list[tuple[Transaction, frozenset[str]]]:
+    def _write(self, group: list[Operation]) -> list[tuple[Transaction, frozenset[str]]]:
         """Write *group* in one transaction, or each for itself if one fails; return what was committed, and by whom."""
         if not group:
             return []
@@ -295,7 +272,7 @@ class Writer:
         if transaction.changed:
             self._ringer.ring_watchers(transaction.changed, skip=skip)
 
-    def _begin(self, group: list[_Operation]) -> None:
+    def _begin(self, group: list[Operation]) -> None:
         if identity_of(self._location.path) != self._identity:
             raise gone(self._location.path)
         if self._log_identity is not None and identity_of(self._log) != self._log_identity:
@@ -307,11 +284,11 @@ class Writer:
         # with "database is locked" straight away, whatever the busy timeout says.
         self._connection.execute("BEGIN IMMEDIATE")
 
-    def _apply(self, group: list[_Operation]) -> Transaction:
+    def _apply(self, group: list[Operation]) -> Transaction:
         transaction = Transaction(self._connection)
         try:
-            for _, neighbours in groupby(group, key=_Operation.kind):
-                _apply_together(transaction, list(neighbours))
+            for _, neighbours in groupby(group, key=Operation.kind):
+                apply_together(transaction, list(neighbours))
             transaction.write_counts()
         # Any of the functions may have failed: theirs to say.
         except BaseException as error:
@@ -375,39 +352,3 @@ class Writer:
 
 class _OneFailed(Exception):
     """A function of the group raised; its error is the cause."""
-
-
-def _apply_together(transaction: Transaction, operations: list[_Operation]) -> None:
-    """Run one function, or one verb on the items of all *operations*."""
-    first = operations[0]
-    if first.items is None:
-        first.value = first.verb(transaction)
-        return
-    values = first.verb(transaction, [item for operation in operations for item in operation.items or ()])
-    start = 0
-    for operation in operations:
-        end = start + len(operation.items or ())
-        operation.value = values[start:end]
-        start = end
-
-
-def _resolve(group: list[_Operation]) -> None:
-    """Give the results to the loops that wait for them: one wake-up a loop. A closed loop is nobody's."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[_Operation]] = {}
-    for operation in group:
-        by_loop.setdefault(operation.loop, []).append(operation)
-    for loop, operations in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_set_results, operations)
-        except RuntimeError:
-            continue
-
-
-def _set_results(operations: list[_Operation]) -> None:
-    for operation in operations:
-        if operation.future.done():
-            continue
-        if operation.error is not None:
-            operation.future.set_exception(operation.error)
-        else:
-            operation.future.set_result(operation.value)

@@ -65,7 +65,7 @@ class Since:
 def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counted:
     """Count what every writer does that is opened from now on."""
     found = Counted(tmp_path / "queues.db")
-    connect, resolve = writer.connect, writer._resolve
+    connect, resolve = writer.connect, writer.resolve
 
     def traced(location: writer.Location) -> sqlite3.Connection:
         connection = connect(location)
@@ -73,12 +73,12 @@ def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counted:
         connection.set_trace_callback(found.trace)
         return connection
 
-    def resolving(group: list[writer._Operation]) -> None:
+    def resolving(group: list[writer.Operation]) -> None:
         found.hops += len({operation.loop for operation in group})
         resolve(group)
 
     monkeypatch.setattr(writer, "connect", traced)
-    monkeypatch.setattr(writer, "_resolve", resolving)
+    monkeypatch.setattr(writer, "resolve", resolving)
     return found
 
 
