@@ -47,6 +47,9 @@ Whole = Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)]
 """The same, with a sign."""
 Moment = Annotated[int, Meta(ge=-62_135_596_800_000_000, le=253_402_300_799_999_999)]
 """Microseconds since 1970 that are a ``datetime``: the years 1 to 9999."""
+Span = Annotated[int, Meta(ge=0, le=100 * 366 * 24 * 3600 * 1_000_000)]
+"""Microseconds of at most a hundred years: a moment plus one is still a ``datetime``."""
+
 
 OnDuplicate = Literal["reuse", "replace", "raise"]
 
@@ -72,9 +75,9 @@ class ErrorReport(Struct, frozen=True):
 class Receipt(Struct, frozen=True):
     """What a start of a job's function cost, as far as it could be measured."""
 
-    started_at: Count
+    started_at: Moment
     """Wall time in microseconds."""
-    ended_at: Count
+    ended_at: Moment
     worker: str = ""
     """Who ran it, as shown to people: ``default/2``."""
     pid: Count = 0

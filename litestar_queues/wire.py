@@ -11,7 +11,8 @@ queue of jobs, down, whose reading end the master holds too, so that it can take
 been started, also from a worker that hangs.
 
 Frames are msgpack of tagged structs: ``Command`` goes down, ``Report`` comes up. Whoever sends
-something that does not decode is broken or forging, and the master kills it.
+something that does not decode is broken or forging, and the master kills it; so is a number that no
+column takes, and a moment that no screen can show: one such row would end every page that lists it.
 Every report about a job names number and fence.
 
 Not for other machines, and not stored: the two ends are always of one release.
@@ -22,13 +23,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from litestar_queues.models import Count, ErrorReport, NewJob, Receipt
+from litestar_queues.models import Count, ErrorReport, Moment, NewJob, Receipt, Span
 from litestar_queues.nodes import Catalogue
 
 INLINE_LIMIT = 60_000
@@ -37,6 +38,13 @@ so that several fit before a sender has to wait."""
 MAX_FRAME = 64 * 1024 * 1024
 """Bytes of a frame at most; one that claims more is a protocol error."""
 SEND_BUFFER = 1024 * 1024
+MAX_LEVEL = 40
+"""Characters of the level of a line, which is one word."""
+MAX_NAME = 200
+"""Characters of the type of a task's own event."""
+
+Figure = Annotated[float, Meta(ge=-1e300, le=1e300)]
+"""A figure of progress; neither infinite nor NaN."""
 
 
 class Boot(Struct):
@@ -165,7 +173,7 @@ class Failed(Struct, tag="failed", array_like=True):
     receipt: Receipt | None
     """None when the function was never called."""
     retryable: bool = True
-    delay: Count | None = None
+    delay: Span | None = None
     """Microseconds, where the task decided."""
     dropped: Count = 0
     is_last: bool = False
@@ -176,10 +184,10 @@ class Progress(Struct, tag="progress", array_like=True):
 
     number: Count
     fence: Count
-    at: Count
-    current: float | None
-    total: float | None
-    percent: float | None
+    at: Moment
+    current: Figure | None
+    total: Figure | None
+    percent: Figure | None
     message: str | None
     payload: str | None
     """JSON."""
@@ -190,8 +198,8 @@ class Log(Struct, tag="log", array_like=True):
 
     number: Count
     fence: Count
-    at: Count
-    level: str
+    at: Moment
+    level: Annotated[str, Meta(max_length=MAX_LEVEL)]
     message: str
     payload: str | None
     stream: str | None = None
@@ -203,8 +211,8 @@ class Event(Struct, tag="event", array_like=True):
 
     number: Count
     fence: Count
-    at: Count
-    name: str
+    at: Moment
+    name: Annotated[str, Meta(max_length=MAX_NAME)]
     message: str | None
     payload: str | None
 

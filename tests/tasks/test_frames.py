@@ -14,7 +14,7 @@ from litestar_queues import QueueConfig, QueueConfigurationError, task, wire
 from litestar_queues.clock import to_datetime
 from litestar_queues.config import LARGEST_LIMIT
 from litestar_queues.events.context import MAX_SUCCESSOR_BYTES
-from litestar_queues.models import NewJob, Receipt
+from litestar_queues.models import ErrorReport, NewJob, Receipt
 from litestar_queues.request import build_job
 
 CONFIG = QueueConfig(queue_backend="memory")
@@ -84,6 +84,32 @@ NUMBERS = [
 def test_a_number_that_no_column_takes_is_no_frame_of_ours(field: str, value: int) -> None:
     with pytest.raises(wire.FrameError, match="not a frame of ours"):
         come_up(msgspec.structs.replace(make(), **{field: value}))
+
+
+YEAR_9999 = 253_402_300_799_999_999
+FAR = [YEAR_9999 + 1, 1 << 61, -(1 << 56)]
+ERROR = ErrorReport("E", "m")
+UNSHOWABLE: list[wire.Report] = [
+    *(wire.Done(1, 1, "null", Receipt(at, 0)) for at in FAR),
+    *(wire.Failed(1, 1, "raised", ERROR, Receipt(0, at)) for at in FAR),
+    *(wire.Log(1, 1, at, "info", "m", None) for at in FAR),
+    *(wire.Event(1, 1, at, "t", None, None) for at in FAR),
+    *(wire.Progress(1, 1, at, None, None, None, None, None) for at in FAR),
+    *(wire.Progress(1, 1, 1, figure, None, None, None, None) for figure in (float("nan"), float("inf"))),
+    wire.Failed(1, 1, "snoozed", ERROR, Receipt(0, 0), delay=YEAR_9999),
+    wire.Log(1, 1, 1, "L" * (wire.MAX_LEVEL + 1), "m", None),
+    wire.Event(1, 1, 1, "T" * (wire.MAX_NAME + 1), None, None),
+]
+
+
+@pytest.mark.parametrize("report", UNSHOWABLE, ids=repr)
+@pytest.mark.fault("A16", "moments and figures that no screen can show, in a forged frame", "no frame of ours")
+def test_what_no_screen_can_show_is_no_frame_of_ours(report: wire.Report) -> None:
+    here, there = wire.pair()
+    with here, there:
+        wire.send(here, report)
+        with pytest.raises(wire.FrameError, match="not a frame of ours"):
+            wire.receive_report(there)
 
 
 def test_every_number_of_a_new_job_has_bounds() -> None:
