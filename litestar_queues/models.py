@@ -12,7 +12,6 @@ name ends in ``_at`` are aware datetimes on the public record and microseconds s
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -66,10 +65,6 @@ class ErrorReport(Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
-
-    def cleaned(self, clean: Callable[[str], str]) -> ErrorReport:
-        """Return the same with *clean* texts."""
-        return ErrorReport(self.type, clean(self.message), None if self.traceback is None else clean(self.traceback))
 
 
 class Receipt(Struct, frozen=True):
@@ -375,3 +370,6 @@ class TaskRequest(Struct, frozen=True):
     kwargs: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     """Per-enqueue overrides, as ``QueueService.enqueue`` takes them."""
+
+    def __repr__(self) -> str:  # without the arguments, which may be secret
+        return f"<TaskRequest {getattr(self.task, 'name', self.task)}>"

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Collection, Iterator, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, AnyStr, TypeVar
 
 import msgspec
 from msgspec import Struct
+
+from litestar_queues import forms
 
 HIDDEN = "[redacted]"
 SHORTEST = 4
@@ -98,11 +100,13 @@ def hides_result(payload: str) -> bool:
 
 
 class Redactor:
-    """Takes the secret values of one call out of texts, as they are and as JSON and Python write them."""
+    """Takes the secret values of one call out of whatever is said, in every way that JSON and Python write them."""
 
-    def __init__(self, values: Collection[str]) -> None:
-        written = {form for value in values for form in _written(value)}
-        self._needles = sorted(written, key=len, reverse=True)
+    def __init__(self, texts: Iterable[str], places: Collection[Place] = ()) -> None:
+        self._places = places
+        self._needles: tuple[str, ...] = ()
+        self._raw: tuple[bytes, ...] = ()
+        self._look_for(texts)
 
     @classmethod
     def of(cls, payload: str) -> Redactor | None:
@@ -115,13 +119,50 @@ class Redactor:
             return None
         secret = [value for at, value in enumerate(call.args) if at in call.secret]
         secret += [value for name, value in call.kwargs.items() if name in call.secret]
-        return cls([leaf for value in secret for leaf in _leaves(value) if len(leaf) >= SHORTEST])
+        return cls(forms.of_values(secret), call.secret)
+
+    def learn(self, args: Sequence[Any], kwargs: Mapping[str, Any], names: Sequence[str]) -> None:
+        """Look for the values as the task gets them too: dates, enumerations, structs, bytes.
+
+        *names* are the task's parameters; an argument may have become a keyword since the call was stored.
+        """
+        secret = [args[at] if at < len(args) else kwargs.get(names[at]) for at in self._places if isinstance(at, int)]
+        secret += [kwargs[at] for at in self._places if isinstance(at, str) and at in kwargs]
+        self._look_for(forms.of_values(secret))
+        self._raw += tuple(value for value in secret if isinstance(value, bytes) and len(value) >= SHORTEST)
 
     def clean(self, text: str) -> str:
         """Return *text* without the values."""
-        for needle in self._needles:
-            text = text.replace(needle, HIDDEN)
-        return text
+        found = [needle for needle in self._needles if needle in text]
+        return _without(text, found, HIDDEN) if found else text
+
+    def clean_bytes(self, data: bytes) -> bytes:
+        """Return *data*, a text in UTF-8 or anything else, without the values."""
+        found = [needle for needle in self._raw if needle in data]
+        return _without(data, found, HIDDEN.encode()) if found else data
+
+    def clean_value(self, value: Any) -> Any:
+        """Return a JSON value without the values; a number that holds one is a text then."""
+        if isinstance(value, dict):
+            return {self.clean(key): self.clean_value(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [self.clean_value(each) for each in value]
+        if value is None or isinstance(value, bool):
+            return value
+        shown = self.clean(str(value))
+        return value if shown == str(value) else shown if isinstance(value, str) else HIDDEN
+
+    def clean_json(self, text: str) -> str:
+        """Return JSON without the values; all of it is hidden where it cannot be read."""
+        try:
+            return msgspec.json.encode(self.clean_value(msgspec.json.decode(text))).decode()
+        except (ValueError, RecursionError):
+            return f'{{"{HIDDEN}":true}}'
+
+    def _look_for(self, texts: Iterable[str]) -> None:
+        written = {each for text in texts for each in forms.written(text) if len(each) >= SHORTEST}
+        self._needles = tuple(written.union(self._needles))
+        self._raw = tuple({*self._raw, *(each.encode("utf-8", "backslashreplace") for each in written)})
 
 
 def shown_url(url: str) -> str:
@@ -144,16 +185,21 @@ def _has_secrets(payload: str) -> bool:
     return payload.endswith("]}")
 
 
-def _leaves(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, each in value.items():
-            yield from (key, *_leaves(each))
-    elif isinstance(value, list):
-        for each in value:
-            yield from _leaves(each)
-    elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        yield str(value)
+def _without(text: AnyStr, needles: Iterable[AnyStr], hidden: AnyStr) -> AnyStr:
+    """Return *text* with *hidden* for each stretch that *needles* cover, together: two may overlap."""
+    spans = sorted([span for needle in needles for span in _spans(text, needle)] + [*_spans(text, hidden)])
+    parts: list[AnyStr] = []
+    end = 0
+    for start, stop in spans:
+        if start >= end:
+            parts += [text[end:start], hidden]
+        end = max(end, stop)
+    parts.append(text[end:])
+    return hidden[:0].join(parts)
 
 
-def _written(value: str) -> set[str]:
-    return {value, msgspec.json.encode(value).decode()[1:-1], repr(value)[1:-1], ascii(value)[1:-1]}
+def _spans(text: AnyStr, needle: AnyStr) -> Iterator[tuple[int, int]]:
+    at = text.find(needle)
+    while at >= 0:
+        yield at, at + len(needle)
+        at = text.find(needle, at + 1)

@@ -15,9 +15,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from typing import Any, Protocol
 
-import msgspec
-
 from litestar_queues.clock import Clock, to_microseconds
+from litestar_queues.events import secrets
 from litestar_queues.events.context import Sink, TaskExecutionContext, bound, cut
 from litestar_queues.exceptions import (
     JobCancelledError,
@@ -31,7 +30,7 @@ from litestar_queues.payload import checksum
 from litestar_queues.redaction import Redactor
 from litestar_queues.registry import tasks
 from litestar_queues.tasks import Task
-from litestar_queues.wire import Done, Event, Failed, FrameError, Log, Progress, Run
+from litestar_queues.wire import MAX_NAME, Done, Failed, FrameError, Run
 
 MAX_TRACEBACK = 32_768
 """Characters of a traceback that are kept: its beginning and its end."""
@@ -59,20 +58,6 @@ class OpenGate:
         """Do nothing."""
 
 
-class RedactingSink:
-    """Passes on what a run says, without the secret values of its call."""
-
-    def __init__(self, sink: Sink, redactor: Redactor) -> None:
-        self._sink = sink
-        self._clean = redactor.clean
-
-    def say(self, report: Progress | Log | Event) -> None:
-        """Pass *report* on, cleaned."""
-        texts = {"message": report.message, "payload": report.payload}
-        cleaned = {name: self._clean(text) for name, text in texts.items() if text is not None}
-        self._sink.say(msgspec.structs.replace(report, **cleaned))
-
-
 Runner = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
@@ -89,7 +74,7 @@ class Execution:
         self._measure_cpu = measure_cpu
         self._redactor = Redactor.of(run.payload)
         if self._redactor is not None:
-            sink = RedactingSink(sink, self._redactor)
+            secrets.keep(self._redactor)
         self._started_at = clock.now()
         self._began = clock.monotonic()
         self._cpu = time.process_time_ns()
@@ -105,6 +90,7 @@ class Execution:
             worker_id=worker,
             sink=sink,
             clock=clock,
+            redactor=self._redactor,
         )
 
     def run(self, loop: asyncio.AbstractEventLoop | None) -> Done | Failed:
@@ -186,6 +172,8 @@ class Execution:
             raise PayloadError(msg)
         task = tasks.get(run.task)
         args, kwargs = task.codec.decode(run.payload)
+        if self._redactor is not None:
+            self._redactor.learn(args, kwargs, list(task.codec.signature.parameters))
         if "_job_id" in task.injected:
             kwargs["_job_id"] = run.id
         if "_task_context" in task.injected:
@@ -202,14 +190,12 @@ class Execution:
         # Whatever a run raises after it was asked to stop is how it stopped.
         kind = "interrupted" if self.context.is_cancelled else _kind(error)
         if kind == "raised" and not isinstance(error, PayloadError):
-            retryable, delay = self._policy(error)
+            with bound(self.context):  # what its own functions log is this job's
+                retryable, delay = self._policy(error)
         if isinstance(error, Snooze):
             delay = max(to_microseconds(error.seconds), 0)
         receipt = None if kind == "unknown" else self.receipt()
-        told = report(error)
-        if self._redactor is not None:
-            told = told.cleaned(self._redactor.clean)
-        return Failed(self._run.number, self._run.fence, kind, told, receipt, retryable, delay)
+        return Failed(self._run.number, self._run.fence, kind, report(error), receipt, retryable, delay)
 
     def _policy(self, error: BaseException) -> tuple[bool, int | None]:
         task = tasks.find(self._run.task)
@@ -221,16 +207,17 @@ class Execution:
 
 
 def report(error: BaseException) -> ErrorReport:
-    """Return *error* as text that is safe to keep: bounded, and valid UTF-8, whatever it holds."""
+    """Return *error* as text that is safe to keep: no secret of this process, bounded, valid UTF-8, whatever it holds."""
     text = traceback.TracebackException(type(error), error, _user_frames(error), compact=True)
-    whole = "".join(text.format())
+    whole = secrets.clean("".join(text.format()))
     try:
         message = str(error)
     # A user's __str__ may raise anything.
     except Exception as broken:
         message = f"<its text cannot be made: {type(broken).__name__}>"
     name = type(error).__qualname__.rpartition("<locals>.")[2]
-    return ErrorReport(name, cut(message, 4_096) or "", cut(_middle_out(whole), MAX_TRACEBACK + 100))
+    name, message = secrets.clean(name)[:MAX_NAME], secrets.clean(message)
+    return ErrorReport(cut(name) or "", cut(message, 4_096) or "", cut(_middle_out(whole), MAX_TRACEBACK + 100))
 
 
 class _Memory:

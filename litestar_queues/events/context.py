@@ -7,6 +7,7 @@ them; they do not suspend.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,9 +19,11 @@ import msgspec
 
 from litestar_queues.clock import Clock
 from litestar_queues.enqueuer import find_enqueuer
+from litestar_queues.events import secrets
 from litestar_queues.exceptions import JobCancelledError, PayloadError, QueueError
 from litestar_queues.models import NewJob
-from litestar_queues.wire import Event, Log, Progress
+from litestar_queues.redaction import Redactor
+from litestar_queues.wire import MAX_LEVEL, MAX_NAME, Event, Log, Progress
 
 if TYPE_CHECKING:  # the master imports this module, and has no use for tasks
     from litestar_queues.tasks import Task
@@ -35,6 +38,8 @@ checkers do not ask callers for them."""
 
 MAX_MESSAGE = 16_384
 """Characters of one message that are kept; what is longer is cut, and says so."""
+LARGEST_FIGURE = 1e18
+"""Of progress; a whole number up to it fits a frame."""
 MAX_PAYLOAD = 65_536
 """Bytes of one event's payload as JSON."""
 MAX_SUCCESSORS = 1_000
@@ -59,8 +64,8 @@ class TaskExecutionContext:
     """
 
     __slots__ = (
-        "_clock", "_is_cancelled", "_sink", "_successor_bytes", "_successors", "_successors_lock", "attempt", "fence",
-        "max_retries", "number", "queue", "retry_count", "task_id", "task_name", "worker_id",
+        "_clock", "_is_cancelled", "_redactor", "_sink", "_successor_bytes", "_successors", "_successors_lock", "attempt",
+        "fence", "max_retries", "number", "queue", "retry_count", "task_id", "task_name", "worker_id",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +82,7 @@ class TaskExecutionContext:
         worker_id: str,
         sink: Sink,
         clock: Clock,
+        redactor: Redactor | None = None,
     ) -> None:
         self.task_id = task_id
         self.number = number
@@ -89,6 +95,8 @@ class TaskExecutionContext:
         self.worker_id = worker_id
         self._sink = sink
         self._clock = clock
+        self._redactor = redactor
+        """Held, so that the process keeps it while anybody can speak through this."""
         self._is_cancelled = False
         self._successors: list[NewJob] | None = []
         self._successor_bytes = 0
@@ -126,25 +134,18 @@ class TaskExecutionContext:
         payload: dict[str, Any] | None = None,
     ) -> None:
         """Do what ``progress`` does, from synchronous code."""
-        if percent is None and current is not None and total:
-            percent = 100.0 * current / total
-        for figure in (current, total, percent):
-            if figure is not None and not (isinstance(figure, (int, float)) and abs(figure) < float("inf")):
-                msg = f"progress takes finite numbers, not {figure!r}"
-                raise ValueError(msg)
-        self.say(
-            Progress(self.number, self.fence, self._clock.now(), current, total, percent, cut(message), _json(payload))
-        )
+        current, total, percent = _figure(current), _figure(total), _figure(percent)
+        if percent is None and current is not None and total and math.isfinite(share := current / total):
+            percent = 100.0 * share
+        self.say(Progress(self.number, self.fence, self._clock.now(), current, total, percent, message, _json(payload)))
 
     def log_sync(self, message: str, level: Level = "info", payload: dict[str, Any] | None = None) -> None:
         """Do what ``log`` does, from synchronous code."""
-        self.say(
-            Log(self.number, self.fence, self._clock.now(), str(level).lower(), cut(str(message)) or "", _json(payload))
-        )
+        self.say(Log(self.number, self.fence, self._clock.now(), str(level).lower(), str(message), _json(payload)))
 
     def event_sync(self, type: str, message: str | None = None, payload: dict[str, Any] | None = None) -> None:
         """Do what ``event`` does, from synchronous code."""
-        self.say(Event(self.number, self.fence, self._clock.now(), str(type)[:200], cut(message), _json(payload)))
+        self.say(Event(self.number, self.fence, self._clock.now(), str(type), message, _json(payload)))
 
     @overload
     def enqueue_on_success(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> UUID: ...
@@ -195,7 +196,25 @@ class TaskExecutionContext:
         self._successor_bytes = size
 
     def say(self, report: Progress | Log | Event) -> None:
-        """Send a report about this run; for those who make one of what the task prints or logs."""
+        """Send a report about this run: without secrets, then cut to what is kept; the report itself is changed.
+
+        All that a task says comes through here; what it prints or logs too.
+        """
+        # Clean first: what is left of a secret where a text was cut is nothing that could be found.
+        if report.message is not None:
+            report.message = cut(secrets.clean(str(report.message))) or ""
+        if report.payload is not None:
+            report.payload = secrets.clean_json(report.payload)
+        match report:
+            case Log():
+                report.level = _name(report.level, MAX_LEVEL)
+            case Event():
+                report.name = _name(report.name, MAX_NAME)
+            case Progress():
+                report.current, report.total, report.percent = (
+                    None if figure is None or secrets.tells(figure) else figure
+                    for figure in (report.current, report.total, report.percent)
+                )
         self._sink.say(report)
 
     @property
@@ -270,6 +289,23 @@ def cut(text: str | None, limit: int = MAX_MESSAGE) -> str | None:
     if len(text) > limit:
         text = f"{text[:limit]}… ({len(text) - limit} more characters)"
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _name(text: str, limit: int) -> str:
+    """Return a short word of the task's own (a level, a type of event) as it is kept: cleaned, then cut."""
+    return secrets.clean(text)[:limit].encode("utf-8", "replace").decode()
+
+
+def _figure(value: float | None) -> float | None:
+    """Return a figure of progress; ``ValueError`` for what is no number that every screen can show."""
+    if value is None:
+        return None
+    # A whole number past the largest float is finite and cannot be sent; ``abs`` compares it without converting.
+    if isinstance(value, (int, float)) and abs(value) <= LARGEST_FIGURE:
+        return value
+    shown = f"a {type(value).__name__}" if isinstance(value, int) else repr(value)[:100]
+    msg = f"progress takes finite numbers of at most {LARGEST_FIGURE:g}, not {shown}; give a share of the whole"
+    raise ValueError(msg)
 
 
 def _json(payload: dict[str, Any] | None) -> str | None:

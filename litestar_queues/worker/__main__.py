@@ -20,6 +20,7 @@ from litestar_queues.worker import application, guard, marks, serving, slots
 from litestar_queues.worker.birth import become_worker
 from litestar_queues.worker.enqueuing import WorkerEnqueuer
 from litestar_queues.worker.exiting import exit_for_good
+from litestar_queues.worker.speaking import make_output_clean
 from litestar_queues.worker.zygote import Newborn, Zygote, make_ready_to_fork
 
 _PATIENCE = 1
@@ -34,6 +35,7 @@ def main() -> int:
     guard.adopt_orphans()
     guard.be_killed_first(guard.ZYGOTE_OOM_SCORE)
     marks.set_title("lq: zygote")
+    make_output_clean()
     control = socket.socket(fileno=guard.hide(boot.control))
     loaded = _import_application(boot, control)
     if loaded is None:

@@ -117,4 +117,4 @@ def _command_of(pid: int) -> str:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
     except OSError:
         return ""
-    return command.decode(errors="backslashreplace").strip()[:200]
+    return command.decode(errors="backslashreplace").strip()

@@ -20,6 +20,7 @@ import uvloop
 from litestar_queues import wire
 from litestar_queues.cell import Cell
 from litestar_queues.clock import Clock
+from litestar_queues.events import secrets
 from litestar_queues.events.context import TaskExecutionContext
 from litestar_queues.exceptions import JobInterrupted
 from litestar_queues.running import Execution
@@ -31,6 +32,8 @@ from litestar_queues.worker.speaking import Speaker
 _PATIENCE = 0.5
 """Seconds that the master gets to read what a job has written to descriptors 1 and 2."""
 _LOOK_EVERY = 0.0005
+_COMMAND = 200
+"""Characters of a process's command line that are told."""
 
 
 class Server:
@@ -111,7 +114,8 @@ def send_end(reports: socket.socket, end: wire.Done | wire.Failed, execution: Ex
 def warn_of_ended(processes: list[str], context: TaskExecutionContext) -> None:
     """Say in the job's log which of its processes were ended."""
     if processes:
-        which = "; ".join(processes[:10]) + ("; …" if len(processes) > 10 else "")
+        shown = [secrets.clean(each)[:_COMMAND] for each in processes[:10]]
+        which = "; ".join(shown) + ("; …" if len(processes) > 10 else "")
         context.log_sync(
             f"the job left {len(processes)} processes running, which were killed ({which}); "
             "wait for them in the task, or declare it with allow_background=True",

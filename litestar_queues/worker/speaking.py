@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
+import select
 import socket
 import sys
 import traceback
@@ -18,7 +19,8 @@ import msgspec
 
 from litestar_queues import wire
 from litestar_queues.clock import Clock
-from litestar_queues.events.context import MAX_MESSAGE, TaskExecutionContext, cut, get_current_task_context
+from litestar_queues.events import secrets
+from litestar_queues.events.context import MAX_MESSAGE, TaskExecutionContext, get_current_task_context
 
 MAX_EVENTS = 10_000
 """Events of one run that are sent, lines of output included."""
@@ -60,6 +62,24 @@ class Speaker:
         return self._events <= MAX_EVENTS and self._bytes <= MAX_BYTES
 
 
+class CleanBytes(io.FileIO):
+    """Standard output or error, for bytes: what is written here has no secret of this process in it."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "wb", closefd=False)
+
+    def write(self, data: Any, /) -> int:
+        """Write *data*, all of it, and return its length."""
+        view = memoryview(data)
+        rest = memoryview(secrets.clean_bytes(view.tobytes()))
+        while rest:
+            taken = super().write(rest)
+            if taken is None:  # a job has made the pipe one that does not block, and it is full
+                select.select([], [self], [])
+            rest = rest[taken or 0 :]
+        return view.nbytes
+
+
 class JobStream(io.TextIOBase):
     """``sys.stdout`` or ``sys.stderr`` of a worker: lines of a job are its events, the rest goes through.
 
@@ -72,7 +92,7 @@ class JobStream(io.TextIOBase):
         self._descriptor = descriptor
         self._clock = clock
         self._partial: dict[TaskExecutionContext, str] = {}
-        self._raw = open(descriptor, "wb", buffering=0, closefd=False)  # noqa: SIM115 (lives as long as we do)
+        self._raw = CleanBytes(descriptor)
 
     @property
     def name(self) -> str:
@@ -108,7 +128,8 @@ class JobStream(io.TextIOBase):
         if context is None:
             self._raw.write(text.encode("utf-8", "backslashreplace"))
             return len(text)
-        *lines, rest = (self._partial.pop(context, "") + text).split("\n")
+        # Before it is cut into lines: a value may have several.
+        *lines, rest = secrets.clean(self._partial.pop(context, "") + text).split("\n")
         for line in lines:
             self._say(context, line)
         whole = len(rest) // MAX_MESSAGE * MAX_MESSAGE
@@ -129,9 +150,7 @@ class JobStream(io.TextIOBase):
 
     def _say(self, context: TaskExecutionContext, line: str) -> None:
         level = "info" if self._name == "stdout" else "warning"
-        context.say(
-            wire.Log(context.number, context.fence, self._clock.now(), level, cut(line) or "", None, self._name)
-        )
+        context.say(wire.Log(context.number, context.fence, self._clock.now(), level, line, None, self._name))
 
 
 class JobLogHandler(logging.Handler):
@@ -152,11 +171,12 @@ class JobLogHandler(logging.Handler):
             return
         context = get_current_task_context()
         if context is None:
-            self._errors.buffer.write(f"{record.levelname} {record.name}: {message}\n".encode(errors="replace"))
+            line = f"{record.levelname} {record.name}: {message}\n"
+            self._errors.buffer.write(line.encode("utf-8", "backslashreplace"))
             return
         payload = msgspec.json.encode({"logger": record.name}).decode()
         level = record.levelname.lower()
-        context.say(wire.Log(context.number, context.fence, self._clock.now(), level, cut(message) or "", payload))
+        context.say(wire.Log(context.number, context.fence, self._clock.now(), level, message, payload))
 
 
 def take_over_logging(handler: JobLogHandler) -> None:
@@ -177,6 +197,22 @@ def take_over_logging(handler: JobLogHandler) -> None:
                 logger.addHandler(behind)
         if logger is root or (replaced and not logger.propagate):
             logger.addHandler(handler)
+
+
+def make_output_clean() -> None:
+    """Let the streams that the application's modules may keep at their import write through ``CleanBytes``.
+
+    A logging library does that: what it writes later, in a worker, comes by no other way.
+    """
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = io.TextIOWrapper(
+            CleanBytes(descriptor),
+            encoding="utf-8",
+            errors="backslashreplace",
+            write_through=True,
+        )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def take_over_output(clock: Clock) -> tuple[JobStream, JobStream]:

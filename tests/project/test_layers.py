@@ -13,7 +13,7 @@ import litestar_queues
 from tests_root import ROOT, sources
 
 LEVELS = {
-    0: "exceptions clock ids sizes models nodes lifecycle payload options config redaction",
+    0: "exceptions clock ids sizes models nodes lifecycle payload options config redaction forms",
     1: "tasks registry enqueuer request store wire cell",
     2: "service synchronous results watching immediate events running",
     3: "worker master",

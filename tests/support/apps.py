@@ -10,7 +10,7 @@ from litestar_queues import PoolConfig, QueueConfig, QueuePlugin, WorkerConfig
 {before}
 app = Litestar(plugins=[QueuePlugin(QueueConfig(
     queue_backend={url!r},
-    task_modules=("support.zoo", "support.hard"),
+    task_modules=("support.zoo", "support.hard", "support.talkers"),
     worker=WorkerConfig({worker}),
     pools=({pools}),
 ))])
