@@ -65,7 +65,7 @@ class Server:
 
     def _serve_one(self, run: wire.Run) -> None:
         begin(self._cell, run, self._clock)
-        speaker = Speaker(self._worker.reports)
+        speaker = Speaker(self._worker.reports, self._clock)
         execution = Execution(run, sink=speaker, worker=self._worker.name, clock=self._clock, gate=self._gate)
         end = self._run(execution)
         if os.getpid() != self._pid:

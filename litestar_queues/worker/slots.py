@@ -82,7 +82,7 @@ class SlotServer:
         # The cell first: what comes after it may fail, and the master must know whose fault it was.
         cell = self._free.pop()
         begin(cell, run, self._clock)
-        speaker = Speaker(self._worker.reports)
+        speaker = Speaker(self._worker.reports, self._clock)
         gate = self._interrupts.gate(cell)
         name = self._worker.name
         execution = Execution(run, sink=speaker, worker=name, clock=self._clock, gate=gate, measure_cpu=False)

@@ -25,18 +25,19 @@ from litestar_queues.events.context import MAX_MESSAGE, TaskExecutionContext, ge
 MAX_EVENTS = 10_000
 """Events of one run that are sent, lines of output included."""
 MAX_BYTES = 5 * 1024 * 1024
-"""Characters of messages and payloads of one run that are sent."""
+"""Characters of one run that are sent: messages, payloads, levels, names. Progress goes on without them."""
 PROGRESS_SHARE = 1_000
 """Progress reports of one run that are sent as they come; then one in ``PROGRESS_PAUSE``."""
-PROGRESS_PAUSE = 100_000
-"""Microseconds."""
+PROGRESS_PAUSE = 100_000_000
+"""Nanoseconds."""
 
 
 class Speaker:
     """The sink of one run: sends what it says, within its share."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, clock: Clock) -> None:
         self._channel = channel
+        self._clock = clock
         self.dropped = 0
         self._events = 0
         self._bytes = 0
@@ -52,14 +53,24 @@ class Speaker:
 
     def _has_room(self, report: wire.Progress | wire.Log | wire.Event) -> bool:
         if isinstance(report, wire.Progress):
-            self._progress += 1
-            if self._progress > PROGRESS_SHARE and report.at - self._last_progress < PROGRESS_PAUSE:
-                return False
-            self._last_progress = report.at
-            return True
+            return self._has_room_for_progress(report)
         self._events += 1
-        self._bytes += len(report.message or "") + len(report.payload or "")
+        self._bytes += _length(report)
         return self._events <= MAX_EVENTS and self._bytes <= MAX_BYTES
+
+    def _has_room_for_progress(self, report: wire.Progress) -> bool:
+        """Say so; of one whose words are past the share, the figures alone are sent."""
+        self._progress += 1
+        now = self._clock.monotonic()  # the wall clock may step back, and would hold it up for so long
+        if self._progress > PROGRESS_SHARE and now - self._last_progress < PROGRESS_PAUSE:
+            return False
+        self._last_progress = now
+        length = _length(report)
+        self._bytes += length
+        if length and self._bytes > MAX_BYTES:
+            self.dropped += 1
+            report.message = report.payload = None
+        return True
 
 
 class CleanBytes(io.FileIO):
@@ -221,6 +232,18 @@ def take_over_output(clock: Clock) -> tuple[JobStream, JobStream]:
     err = JobStream("stderr", 2, clock)
     sys.stdout, sys.stderr = out, err
     return out, err
+
+
+def _length(report: wire.Progress | wire.Log | wire.Event) -> int:
+    """Return how many characters of a report are the task's own."""
+    length = len(report.message or "") + len(report.payload or "")
+    match report:
+        case wire.Log():
+            return length + len(report.level)
+        case wire.Event():
+            return length + len(report.name)
+        case wire.Progress():
+            return length
 
 
 def _behind(handler: logging.Handler) -> list[logging.Handler]:

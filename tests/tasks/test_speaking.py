@@ -45,7 +45,7 @@ class Heard:
         here, self._there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._here = here
         self.clock = OwnClock()
-        self.speaker = speaking.Speaker(here)
+        self.speaker = speaking.Speaker(here, self.clock)
         self.context = TaskExecutionContext(
             task_id=UUID(int=1), number=1, fence=1, task_name="t", queue="q", attempt=1, retry_count=0, max_retries=0,
             worker_id="w", sink=self.speaker, clock=self.clock,
@@ -78,6 +78,32 @@ def keep(*values: str) -> Redactor:
     redactor = Redactor(values)
     secrets.keep(redactor)
     return redactor
+
+
+def test_progress_goes_on_at_its_pace_when_the_wall_clock_steps_back(heard: Heard) -> None:
+    for _ in range(speaking.PROGRESS_SHARE):
+        heard.context.progress_sync(1, 2)
+        heard.all()
+    heard.clock.wall -= 3600 * SECOND
+    for _ in range(100):
+        heard.clock.pass_by(0.05)
+        heard.context.progress_sync(1, 2)
+    assert len(heard.all()) == 50, "one in a tenth of a second"
+    assert heard.speaker.dropped == 50
+
+
+def test_all_that_a_report_holds_counts_for_the_share_and_progress_goes_on_without_words(heard: Heard) -> None:
+    characters = 0
+    for _ in range(100):
+        heard.context.log_sync("", level="A" * 1_000_000)  # type: ignore[arg-type]  # as programs do
+        heard.context.event_sync("A" * 1_000_000)
+        heard.context.progress_sync(1, 2, message="A" * MAX_MESSAGE, payload={"A": "A" * 60_000})
+        reports = heard.all()
+        characters += sum(len(msgspec.json.encode(each)) for each in reports)
+        assert reports[-1].percent == 50.0
+    assert characters < speaking.MAX_BYTES + 200_000
+    assert reports[-1].message is None
+    assert heard.speaker.dropped > 20
 
 
 def test_a_level_or_a_type_of_any_length_and_kind_is_sent_as_a_word(heard: Heard) -> None:
