@@ -260,9 +260,8 @@ class QueuedTaskRecord(Struct, frozen=True, kw_only=True):
 
     @property
     def shown_result_json(self) -> str | None:
-        """The stored result as JSON, ``"[redacted]"`` where it is secret; for screens and logs."""
-        is_hidden = self.result_json is not None and redaction.hides_result(self.payload)
-        return f'"{redaction.HIDDEN}"' if is_hidden else self.result_json
+        """The stored result as JSON: ``"[redacted]"`` where it is secret, else without secret arguments; for screens."""
+        return None if self.result_json is None else redaction.shown_result(self.payload, self.result_json)
 
     @property
     def args(self) -> list[Any]:

@@ -91,6 +91,14 @@ def shown_call(payload: str) -> tuple[list[Any], dict[str, Any]]:
     return args, {name: HIDDEN if name in call.secret else value for name, value in call.kwargs.items()}
 
 
+def shown_result(payload: str, result: str) -> str:
+    """Return the *result* (JSON) of the call in *payload* as it is shown: hidden, or without the call's secret values."""
+    redactor = Redactor.of(payload)
+    if redactor is None:
+        return result
+    return f'"{HIDDEN}"' if hides_result(payload) else redactor.clean_json(result)
+
+
 def hides_result(payload: str) -> bool:
     """Say whether the result of the call in *payload* is secret."""
     try:

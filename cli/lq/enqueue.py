@@ -13,6 +13,7 @@ from litestar_queues.config import URL_VARIABLE, QueueConfig, resolve_url
 from litestar_queues.exceptions import PayloadError, QueueConfigurationError, QueueError, StoreMissing, UnknownTaskError
 from litestar_queues.models import Status
 from litestar_queues.nodes import Parameter, TaskEntry
+from litestar_queues.redaction import HIDDEN
 from litestar_queues.request import shown_signature
 from litestar_queues.results import TaskResult
 from litestar_queues.service import QueueService
@@ -103,7 +104,7 @@ async def _wait_for(result: TaskResult[Any], limit: float | None, as_json: bool)
         click.echo(printable(error), err=True)
         return exits.TIMED_OUT
     if not as_json:
-        kept = "(its result is not kept)" if record.is_result_gone else record.result_json
+        kept = "(its result is not kept)" if record.is_result_gone else record.shown_result_json
         said = kept if record.status == Status.COMPLETED else record.error
         click.echo(printable(f"#{result.number} {record.status} {said or ''}".rstrip()))
     return exits.OK if record.status == Status.COMPLETED else exits.JOB_FAILED
@@ -174,7 +175,8 @@ def _value(entry: TaskEntry, parameter: Parameter, name: str, text: str) -> Any:
         return value
     if "string" in types:
         return text
-    msg = f"{shown_signature(entry)}: {name} expected {' or '.join(sorted(types))}, got {text!r}"
+    given = HIDDEN if parameter.secret else repr(text)
+    msg = f"{shown_signature(entry)}: {name} expected {' or '.join(sorted(types))}, got {given}"
     raise TypeError(msg)
 
 
@@ -206,7 +208,7 @@ def _as_json(result: TaskResult[Any]) -> dict[str, Any]:
         "queue": record.queue,
         "status": str(result.status),
         "deduplicated": result.deduplicated,
-        "result": None if record.is_result_gone else record.result,
+        "result": None if record.shown_result_json is None else msgspec.json.decode(record.shown_result_json),
         "result_dropped": record.is_result_gone,
         "error": result.error,
     }

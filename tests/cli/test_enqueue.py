@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from litestar_queues import QueueConfig, QueueService, task
+from litestar_queues import QueueConfig, QueueService, Secret, task
 from litestar_queues.nodes import Catalogue
 from litestar_queues.registry import tasks
 from litestar_queues.request import entry_of
@@ -49,6 +49,17 @@ def publish(url: str) -> None:
 def lq(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lq", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60, check=False)
+
+
+def test_a_secret_of_the_wrong_type_is_not_quoted() -> None:
+    with tasks.isolated():
+
+        @task("pay")
+        def pay(pin: Secret[int]) -> None: ...
+
+        known = entry_of(pay)
+    with pytest.raises(TypeError, match=r"pin expected integer, got \[redacted\]"):
+        parse_arguments(known, ("4321x",))
 
 
 @pytest.mark.parametrize(

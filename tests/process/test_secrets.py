@@ -104,6 +104,20 @@ async def everything_kept(service: QueueService, record: QueuedTaskRecord) -> st
     return "\n".join([*filter(None, texts), str(whole.failure)])
 
 
+async def test_what_no_worker_can_search_is_hidden_by_whoever_shows_it(
+    service: QueueService, start_master: Callable[..., RunningMaster], url: str
+) -> None:
+    start_master("--concurrency", "1", serve="support.talkers").until_serving()
+    job = await service.enqueue(talkers.to_the_descriptor_itself, CARD)
+    await job.wait(30)
+    page = json.loads(lq(url, "inspect", str(job.number), "--json"))
+    assert page["result"] == "returned [redacted]"
+    for how in ([], ["--json"]):
+        shown = lq(url, "enqueue", "talkers.token", "--wait", *how)
+        assert "[redacted]" in shown
+        assert "hidden-token" not in shown
+
+
 @pytest.mark.parametrize("given", ["option", "variable"])
 def test_the_password_of_a_store_is_never_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     url = "postgresql://user:pass-w0rd@127.0.0.1:1/queues?password=other-w0rd"

@@ -185,3 +185,13 @@ def test_an_argument_that_has_become_a_keyword_is_still_known() -> None:
     redactor = Redactor((), [1])
     redactor.learn([5], {"when": Suit.HEARTS}, ["amount", "when"])
     assert redactor.clean("Suit.HEARTS") == HIDDEN
+
+
+def test_a_result_is_shown_without_the_secrets_of_its_call() -> None:
+    @task
+    def charge(card: Secret[str], amount: Secret[int]) -> Any: ...
+
+    stored = payload(charge, "4111 1111", 12345)
+    shown = redaction.shown_result(stored, '{"paid with": ["4111 1111"], "amount": 12345, "left": 1}')
+    assert shown == '{"paid with":["[redacted]"],"amount":"[redacted]","left":1}'
+    assert redaction.shown_result(payload(charge, "4111", 12345), "4") == "4"
