@@ -11,6 +11,7 @@ from litestar.background_tasks import BackgroundTask
 from litestar_queues.enqueuer import find_enqueuer
 from litestar_queues.exceptions import QueueError, StoreError
 from litestar_queues.models import NewJob
+from litestar_queues.redaction import shown_call
 from litestar_queues.registry import tasks
 from litestar_queues.request import split_options
 from litestar_queues.service import QueueService
@@ -59,12 +60,25 @@ async def _enqueue(
             await service.add([job])
         except StoreError:
             if pause is None:
-                name = task if isinstance(task, str) else task.name
-                _log.exception("%s was not enqueued after the response: args %r, kwargs %r", name, args, kwargs)
+                _log.exception("%s was not enqueued after the response: %s", _name(task), _shown(job, args, kwargs))
                 raise
             await asyncio.sleep(pause)
         else:
             return
+
+
+def _name(task: Task[..., Any] | str) -> str:
+    return task if isinstance(task, str) else task.name
+
+
+def _shown(job: NewJob | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Return a call for the log, so that it can be made again: without its secret values."""
+    if job is None:  # known by name alone, and which of its values are secret stands in the store
+        return (
+            f"{len(args)} positional arguments, keywords {sorted(kwargs)}; its values may be secret, and are not shown"
+        )
+    shown_args, shown_kwargs = shown_call(job.payload)
+    return f"args {shown_args!r}, kwargs {shown_kwargs!r}, id {job.id}"
 
 
 def _find_service() -> QueueService:

@@ -20,6 +20,7 @@ from litestar_queues import (
     QueuedBackgroundTask,
     QueueError,
     QueuePlugin,
+    Secret,
     StoreError,
     Task,
     background,
@@ -106,8 +107,32 @@ async def test_a_job_that_cannot_be_saved_is_logged_with_its_arguments_and_raise
 
         [logged] = caplog.records
         assert logged.levelno == logging.ERROR
-        assert "work was not enqueued after the response: args (), kwargs {'number': 42}" in logged.getMessage()
+        assert "work was not enqueued after the response: args [], kwargs {'number': 42}, id " in logged.getMessage()
         assert await arguments(service) == []
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+async def test_no_secret_is_logged_with_them(
+    plugin: QueuePlugin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, by_name: bool
+) -> None:
+    @task("pay")
+    async def pay(amount: int, card: Secret[str]) -> None: ...
+
+    async with plugin.service as service:
+        if by_name:  # and the store, which knows what is secret, cannot be asked
+            monkeypatch.setattr(service, "prepare", failing)
+        enqueue = QueuedBackgroundTask("pay" if by_name else pay, 5, card="4111-1111")
+        refuse(service, monkeypatch, times=3, after_commit=False)
+        with caplog.at_level(logging.ERROR, "litestar_queues"), pytest.raises(StoreError):
+            await enqueue()
+    assert "4111" not in caplog.text
+    assert (
+        "1 positional arguments, keywords ['card']" if by_name else "args [5], kwargs {'card': '[redacted]'}"
+    ) in caplog.text
+
+
+async def failing(*_: Any) -> None:
+    raise StoreError("the disk hiccups")
 
 
 async def test_arguments_that_do_not_fit_fail_while_the_client_can_be_told(plugin: QueuePlugin) -> None:
