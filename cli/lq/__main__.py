@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
+import traceback
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
@@ -66,7 +68,9 @@ def main() -> None:
     except click.exceptions.Exit as done:
         status = done.exit_code
     except click.ClickException as error:
-        error.show()
+        words = io.StringIO()
+        error.show(words)
+        _complain(words.getvalue().rstrip())
         status = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         status = exits.INTERRUPTED
@@ -75,9 +79,19 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = exits.OK
     except QueueError as error:
-        click.echo(f"error: {error}", err=True)
+        _complain(f"error: {error}")
         status = _status_of(error)
+    # A defect: its words may hold what is stored, and Python would print them as they are.
+    except Exception as error:
+        _complain("".join(traceback.format_exception(error)).rstrip())
+        status = exits.FAILED
     sys.exit(status if isinstance(status, int) else exits.OK)
+
+
+def _complain(text: str) -> None:
+    from lq.render.page import complain  # not for those who ask for help only
+
+    complain(text)
 
 
 def _status_of(error: QueueError) -> int:

@@ -32,8 +32,7 @@ from lq import exits, owned
 from lq.census import tasks
 from lq.census.live import Watch, follow
 from lq.census.report import Census, summary, unparsed, wrongs
-from lq.render.page import show
-from lq.render.text import printable
+from lq.render.page import complain, show
 
 _QUICK = ("json", "sqlite3", "asyncio", "email", "lib2to3")
 _LIMIT = 600.0
@@ -64,7 +63,7 @@ def demo(concurrency: int | None, quick: bool, keep: bool) -> None:
         else:
             shutil.rmtree(folder, ignore_errors=True)
     for problem in problems:
-        click.echo(f"not as it should be: {printable(problem, lines=True)}", err=True)
+        complain(f"not as it should be: {problem}")
     raise click.exceptions.Exit(exits.FAILED if problems else exits.OK)
 
 

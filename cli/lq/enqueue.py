@@ -19,7 +19,7 @@ from litestar_queues.results import TaskResult
 from litestar_queues.service import QueueService
 from lq import exits
 from lq.duration import Duration
-from lq.render.page import write_json
+from lq.render.page import complain, write_json
 from lq.render.text import printable
 
 _JSON_TYPES: dict[str, tuple[type, ...]] = {
@@ -76,7 +76,7 @@ def enqueue(task: str, arguments: tuple[str, ...], url: str | None, as_json: boo
             _enqueue(resolve_url(url), task, arguments, options, wait or limit is not None, limit, as_json)
         )
     except (TypeError, ValueError, PayloadError) as error:
-        raise click.UsageError(printable(error)) from None
+        raise click.UsageError(str(error)) from None
     raise click.exceptions.Exit(status)
 
 
@@ -101,7 +101,7 @@ async def _wait_for(result: TaskResult[Any], limit: float | None, as_json: bool)
     try:
         record = await result.wait(limit)
     except TimeoutError as error:
-        click.echo(printable(error), err=True)
+        complain(str(error))
         return exits.TIMED_OUT
     if not as_json:
         kept = "(its result is not kept)" if record.is_result_gone else record.shown_result_json

@@ -16,7 +16,8 @@ from litestar_queues.master.supervisor import BootError, Master, MasterOptions
 from litestar_queues.master.surroundings import open_standard_descriptors
 from lq import exits
 from lq.notices import LEVELS, Printer
-from lq.render.text import printable
+from lq.render.page import complain
+from lq.render.text import is_number
 
 _CANDIDATES = ("app", "application")
 
@@ -90,12 +91,12 @@ def _serve(options: MasterOptions, printer: Printer) -> int:
                 printer.flush()
         except BootError as error:
             if error.report is not None and error.report.traceback:
-                click.echo(printable(error.report.traceback.rstrip(), lines=True), err=True)
+                complain(error.report.traceback.rstrip())
             raise
         except StoreCorrupt as error:
             if not printer.has_started:
                 raise
-            click.echo(f"error: {error}", err=True)
+            complain(f"error: {error}")
             return exits.STORE_GONE
     if farewell.problems:
         msg = f"no worker could be started; {'; '.join(farewell.problems)}"

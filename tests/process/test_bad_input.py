@@ -226,3 +226,13 @@ async def test_a_job_whose_stored_arguments_are_too_large_for_any_worker_is_fail
     assert (record.status, record.attempt) == ("failed", 0)
     assert "more than a worker can be sent" in (record.error or "")
     assert await good.get(30) == 3
+
+
+@pytest.mark.fault("F1", "escapes in the words of a broken application, and of a command line", "shown harmless")
+def test_what_the_application_or_the_command_line_says_is_made_harmless(tmp_path: Path, url: str) -> None:
+    (tmp_path / "broken.py").write_text("raise RuntimeError('\\x1b]0;title\\x07')\n")
+    for arguments in (("worker", "--import", "broken", "--url", url), ("inspect", "--\x1b]0;title\x07")):
+        done = lq(*arguments, cwd=tmp_path)
+        assert done.returncode in (2, 4)
+        assert "\\x1b]0;title\\x07" in done.stderr
+        assert "\x1b" not in done.stderr

@@ -174,3 +174,9 @@ def write_json(document: Any, stream: TextIO | None = None) -> None:
     out = stream or sys.stdout
     out.write(json.dumps(document, default=plain, indent=2, ensure_ascii=True) + "\n")
     out.flush()
+
+
+def complain(text: str) -> None:
+    """Write *text* to standard error, made harmless: it may quote what is stored, or what the application said."""
+    sys.stderr.write(printable(text, lines=True) + "\n")
+    sys.stderr.flush()
