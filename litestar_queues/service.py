@@ -322,7 +322,7 @@ def _reference(id: UUID | str | int) -> UUID | int:
     if not isinstance(id, str):
         return id
     number = id.removeprefix("#")
-    if number.isdecimal() and len(number) <= _LONGEST_NUMBER:
+    if number.isascii() and number.isdecimal() and len(number) <= _LONGEST_NUMBER:
         return int(number)
     try:
         return UUID(id)

@@ -14,6 +14,7 @@ from litestar_queues.models import Query, QueuedTaskRecord
 from litestar_queues.store import Store, open_store
 from lq import jobpage, overview
 from lq.render.page import show, write_json
+from lq.render.text import is_number
 
 SHORTEST_ENDING = 6
 """Characters of an id's ending that may stand for it; its beginning is the time, and much the same for all."""
@@ -74,7 +75,7 @@ async def find_job(store: Store, reference: str) -> QueuedTaskRecord:
     """Return the job that *reference* means: number, id, or ending of an id; ``JobNotFound`` says which failed."""
     text = reference.strip().removeprefix("#")
     found: list[QueuedTaskRecord | None] = []
-    if text.isdigit() and len(text) < 19:
+    if is_number(text) and len(text) < 19:
         found = await store.get([int(text)], attempts=True)
         if found[0] is None and len(text) >= SHORTEST_ENDING:  # one ending in forty has digits only
             found = await _by_ending(store, text)

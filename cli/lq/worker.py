@@ -139,7 +139,7 @@ def _sizes(pools: tuple[str, ...]) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for given in pools:
         name, _, number = given.partition("=")
-        if not name or not number.isdigit() or int(number) < 1:
+        if not name or not is_number(number) or int(number) < 1:
             msg = f"--pool {given!r} is not NAME=N with N a whole number, 1 or more"
             raise click.UsageError(msg)
         sizes[name] = int(number)

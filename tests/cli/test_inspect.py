@@ -151,7 +151,7 @@ def test_a_job_is_found_by_number_id_and_ending_and_by_nothing_less(
     for reference in (document["id"], document["id"][-8:], document["id"].upper()):
         again = json.loads(lq("inspect", reference, "--json", "--url", url, cwd=tmp_path).stdout)
         assert again["number"] == filled["done"]
-    for reference in ("999999", "abc", "zzzzzz", "00000000-0000-0000-0000-000000000000"):
+    for reference in ("999999", "abc", "zzzzzz", "00000000-0000-0000-0000-000000000000", "²", "٣"):
         missing = lq("inspect", reference, "--url", url, cwd=tmp_path)
         assert missing.returncode == 5
         assert missing.stderr.startswith("error: ")

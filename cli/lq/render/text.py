@@ -24,6 +24,11 @@ def printable(text: object, *, lines: bool = False) -> str:
     return "".join(_visible(character, lines=lines) for character in shown)
 
 
+def is_number(text: str) -> bool:
+    """Say whether *text* is a whole number in ASCII digits; ``"²".isdigit()`` is true, and ``int`` refuses it."""
+    return text.isascii() and text.isdigit()
+
+
 def duration(seconds: float) -> str:
     """Return a duration in two figures: ``412ms``, ``1.2s``, ``1m04s``, ``2h05m``, ``3d04h``."""
     if seconds < 0:

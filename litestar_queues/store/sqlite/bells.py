@@ -217,6 +217,6 @@ def _parse(name: str) -> _Listed | None:
     if rest[2] == "*":
         return _Listed(name, is_master=False, numbers=None)
     numbers = rest[2].split("-")
-    if not all(number.isdigit() for number in numbers):
+    if not all(number.isascii() and number.isdigit() for number in numbers):
         return None
     return _Listed(name, is_master=False, numbers=frozenset(map(int, numbers)))
