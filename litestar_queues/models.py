@@ -46,9 +46,9 @@ Whole = Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)]
 """The same, with a sign."""
 Moment = Annotated[int, Meta(ge=-62_135_596_800_000_000, le=253_402_300_799_999_999)]
 """Microseconds since 1970 that are a ``datetime``: the years 1 to 9999."""
+
 Span = Annotated[int, Meta(ge=0, le=100 * 366 * 24 * 3600 * 1_000_000)]
 """Microseconds of at most a hundred years: a moment plus one is still a ``datetime``."""
-
 
 OnDuplicate = Literal["reuse", "replace", "raise"]
 

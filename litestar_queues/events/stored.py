@@ -12,7 +12,11 @@ from msgspec import Struct
 
 from litestar_queues.clock import to_datetime
 from litestar_queues.models import TERMINAL, Attempt, QueuedTaskRecord, Status, StoredEvent
+from litestar_queues.redaction import Redactor
 from litestar_queues.wire import Event, Log, Progress
+
+_FIGURES = frozenset({"current", "total", "percent"})
+_LARGEST = 1e300
 
 
 class QueueEvent(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -52,8 +56,18 @@ def to_stored(report: Progress | Log | Event, attempt: int) -> StoredEvent:
 
 
 def to_event(event: StoredEvent, job: QueuedTaskRecord) -> QueueEvent:
-    """Return *event* of *job* as readers get it."""
-    data = msgspec.json.decode(event.data) if event.data else {}
+    """Return *event* of *job* as readers get it: whatever it holds, and without the secrets of the call.
+
+    A worker cleans what a job says before it sends it; what went to a descriptor past Python came as it was.
+    """
+    redactor = Redactor.of(job.payload)
+    if redactor is not None:
+        event = msgspec.structs.replace(
+            event,
+            message=event.message and redactor.clean(event.message),
+            data=event.data and redactor.clean_json(event.data),
+        )
+    data = _data(event.data)
     is_progress = event.type == "task.progress"
     return QueueEvent(
         type=event.type,
@@ -66,11 +80,38 @@ def to_event(event: StoredEvent, job: QueuedTaskRecord) -> QueueEvent:
         sequence=event.sequence,
         level=event.level,
         message=event.message,
-        progress_current=data.get("current") if is_progress else None,
-        progress_total=data.get("total") if is_progress else None,
-        progress_percent=data.get("percent") if is_progress else None,
-        payload=data.get("payload") if is_progress else (data or None),
+        progress_current=_figure(data.get("current")) if is_progress else None,
+        progress_total=_figure(data.get("total")) if is_progress else None,
+        progress_percent=_figure(data.get("percent")) if is_progress else None,
+        payload=_payload(data, is_progress=is_progress),
     )
+
+
+def _data(text: str | None) -> dict[str, Any]:
+    """Return a stored object; any other text under a name of its own, as it is there to be read."""
+    if not text:
+        return {}
+    try:
+        data = msgspec.json.decode(text)
+    except (ValueError, RecursionError):
+        data = None
+    return data if isinstance(data, dict) else {"unreadable": text}
+
+
+def _payload(data: dict[str, Any], *, is_progress: bool) -> dict[str, Any] | None:
+    """Return what the task gave; of its own event that is called as progress is, all that is no figure."""
+    if not is_progress:
+        return data or None
+    left = {name: value for name, value in data.items() if name not in _FIGURES or _figure(value) != value}
+    payload = left.pop("payload", None)
+    if left or not isinstance(payload, dict | None):
+        return data
+    return payload
+
+
+def _figure(value: Any) -> float | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if is_number and abs(value) <= _LARGEST else None
 
 
 def timeline(job: QueuedTaskRecord, attempts: Iterable[Attempt], stored: Iterable[StoredEvent]) -> list[QueueEvent]:

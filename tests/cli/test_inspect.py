@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyte
 import pytest
+from msgspec import structs
 
 from litestar_queues import QueueConfig, QueueService, TaskRequest
 from litestar_queues.clock import SystemClock
@@ -55,7 +56,16 @@ async def fill(url: str) -> dict[str, int]:
                 event = StoredEvent(
                     job=job.number, attempt=1, type="task.log", at=CLOCK.now(), level="info", message=HOSTILE
                 )
-                await store.record([event])
+                odd = [
+                    {"percent": "fifty"},
+                    {"percent": 10**400, "total": True},
+                    {"payload": [1]},
+                    {"current": None},
+                    [1],
+                ]
+                texts = [*(json.dumps(each) for each in odd), "no JSON", "[" * 100_000]
+                progress = [structs.replace(event, type="task.progress", data=text) for text in texts]
+                await store.record([event, *progress])
             receipt = Receipt(CLOCK.now() - 1_500_000, CLOCK.now(), "default/1", 4242, 250_000, 64 * 2**20)
             await store.settle([settle(job, outcome, receipt, now=CLOCK.now())])
         waiting = await service.enqueue(zoo.good, 2)
@@ -167,6 +177,17 @@ def test_an_ending_of_digits_alone_is_an_ending_when_no_job_has_that_number(url:
 
     number, ending = asyncio.run(enqueue_until_found())
     assert json.loads(lq("inspect", ending, "--json", "--url", url, cwd=tmp_path).stdout)["number"] == number
+
+
+def test_odd_progress_is_shown_with_what_it_holds(filled: dict[str, int], url: str, tmp_path: Path) -> None:
+    page = json.loads(lq("inspect", str(filled["hostile"]), "--json", "--url", url, cwd=tmp_path).stdout)
+    events = [event for event in page["events"] if event["type"] == "task.progress"]
+    assert {tuple(event["progress"].values()) for event in events} == {(None, None, None)}
+    payloads = [event["payload"] for event in events]
+    assert payloads[0] == {"percent": "fifty"}
+    assert payloads[2] == {"payload": [1]}
+    assert payloads[3] is None
+    assert payloads[4:6] == [{"unreadable": "[1]"}, {"unreadable": "no JSON"}]
 
 
 def dangerous(text: str) -> list[str]:

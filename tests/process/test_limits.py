@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from litestar_queues import QueueService, TaskRequest
 from litestar_queues.master import exit_status
 from litestar_queues.master.exit_status import in_words
-from support import hard, zoo
+from support import hard, talkers, zoo
 from support.apps import write_app
 from support.masters import RunningMaster
 
@@ -122,3 +124,26 @@ async def test_an_old_out_of_memory_kill_is_not_the_reason_of_a_new_death(
     assert killer.has_struck(), "a second has passed: the death may be heard of late"
     killer.sample()
     assert not killer.has_struck(), "two have passed"
+
+
+@pytest.mark.fault(
+    "A16", "a report forged by a job, of a year that no calendar has", "its worker is ended; all is shown"
+)
+async def test_whatever_jobs_say_the_screens_show_it(
+    service: QueueService, start_master: StartMaster, url: str
+) -> None:
+    start_master("--concurrency", "1", serve="support.talkers").until_serving()
+    odd = await service.enqueue(talkers.odd_events)
+    forged = await service.enqueue(talkers.forges_time.using(timeout=20))
+    assert (await odd.wait(30)).status == "completed"
+    assert (await forged.wait(30)).status == "failed"
+    assert f"#{forged.number}\ttalkers.forges_time" in lq(url, "inspect")
+    for result in (odd, forged):
+        assert lq(url, "inspect", str(result.number)).startswith(f"# #{result.number}  talkers.")
+
+
+def lq(url: str, *arguments: str) -> str:
+    command = [sys.executable, "-m", "lq", *arguments, "--url", url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

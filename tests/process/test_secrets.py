@@ -112,6 +112,7 @@ async def test_what_no_worker_can_search_is_hidden_by_whoever_shows_it(
     await job.wait(30)
     page = json.loads(lq(url, "inspect", str(job.number), "--json"))
     assert page["result"] == "returned [redacted]"
+    assert "written [redacted]" in [event["message"] for event in page["events"]]
     for how in ([], ["--json"]):
         shown = lq(url, "enqueue", "talkers.token", "--wait", *how)
         assert "[redacted]" in shown
