@@ -51,7 +51,7 @@ OPTIONS = st.fixed_dictionaries(
         "kill_grace": st.timedeltas(timedelta(0), CENTURY),
         "scheduled_at": st.datetimes(timezones=st.just(UTC)),
         "expires_at": st.datetimes(timezones=st.just(UTC)),
-        "key": st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=500),
+        "key": st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=500),
         "max_rss": st.integers(16 * 1024 * 1024, 1 << 50),
         "metadata": st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.integers(-9, 9)),
     },
