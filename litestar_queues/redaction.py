@@ -93,10 +93,10 @@ def shown_call(payload: str) -> tuple[list[Any], dict[str, Any]]:
 
 def shown_result(payload: str, result: str) -> str:
     """Return the *result* (JSON) of the call in *payload* as it is shown: hidden, or without the call's secret values."""
+    if hides_result(payload):
+        return f'"{HIDDEN}"'
     redactor = Redactor.of(payload)
-    if redactor is None:
-        return result
-    return f'"{HIDDEN}"' if hides_result(payload) else redactor.clean_json(result)
+    return result if redactor is None else redactor.clean_json(result)
 
 
 def hides_result(payload: str) -> bool:

@@ -195,3 +195,4 @@ def test_a_result_is_shown_without_the_secrets_of_its_call() -> None:
     shown = redaction.shown_result(stored, '{"paid with": ["4111 1111"], "amount": 12345, "left": 1}')
     assert shown == '{"paid with":["[redacted]"],"amount":"[redacted]","left":1}'
     assert redaction.shown_result(payload(charge, "4111", 12345), "4") == "4"
+    assert redaction.shown_result('{"args":[1,"secret":[0]}', "4") == '"[redacted]"', "nobody knows what was secret"
