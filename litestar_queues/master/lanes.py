@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from litestar_queues.clock import SECOND
 from litestar_queues.master.assignments import Assignment
-from litestar_queues.master.pace import BUDGET, MOST_WAITING, PAUSE, SHORT
+from litestar_queues.master.pace import BUDGET, MOST_BYTES, MOST_WAITING, PAUSE, SHORT
 from litestar_queues.master.process import WorkerProcess
 
 HIGHEST = 1 << 62
@@ -38,6 +38,8 @@ class Lane:
         self._slow = 0
         """Jobs whose duration is not known, or long."""
         self._is_alone = False
+        self._bytes = 0
+        """Characters of arguments."""
 
     @property
     def is_empty(self) -> bool:
@@ -70,7 +72,7 @@ class Lane:
             return count == 0
         quick = self._slots - self._slow
         is_short = quick > 0 and self._work < BUDGET * quick and count < self._slots + MOST_WAITING
-        return count < self._slots or is_short
+        return count < self._slots or (is_short and self._bytes < MOST_BYTES)
 
     def room(self, mean: float | None) -> int:
         """Return how many jobs may come if they take *mean* microseconds each."""
@@ -79,7 +81,7 @@ class Lane:
         count = len(self.assignments)
         room = max(self._slots - count, 0)
         quick = self._slots - self._slow
-        if mean is not None and mean < BUDGET and quick > 0:
+        if mean is not None and mean < BUDGET and quick > 0 and self._bytes < MOST_BYTES:
             short = int((BUDGET * quick - self._work) / max(mean, 1.0))
             room = max(room, min(short, self._slots + MOST_WAITING - count))
         return room if self._left is None else min(room, self._left)
@@ -102,6 +104,7 @@ class Lane:
             self.last_sign = assignment.sent
         self.assignments[assignment.job.number] = assignment
         self._is_alone |= alone
+        self._bytes += len(assignment.job.payload)
         self.lowest_priority = min(self.lowest_priority, assignment.job.priority)
         if self._left is not None:
             self._left -= 1
@@ -115,6 +118,7 @@ class Lane:
         assignment = self.assignments.pop(number, None)
         if assignment is None:
             return None
+        self._bytes -= len(assignment.job.payload)
         if assignment.expected is None:
             self._slow -= 1
         else:

@@ -111,12 +111,12 @@ async def test_workers_with_enough_to_do_share_rounds(
     assert rounds_of(tmp_path / "queues.db") <= 300 / 3  # about 30; 130 to 210 without the pause
 
 
-def lane_with(*expected: float | None, slots: int = 1) -> Lane:
+def lane_with(*expected: float | None, slots: int = 1, payload: str = "") -> Lane:
     """Return a lane with jobs that are expected to take so many microseconds."""
     lane = Lane(None, slots=slots, max_jobs=None)  # type: ignore[arg-type]  # nobody is asked anything
     for number, microseconds in enumerate(expected):
         job = ClaimedJob(
-            number=number, id=UUID(int=number), task="t", queue="default", priority=0, fence=1, payload="", checksum=0,
+            number=number, id=UUID(int=number), task="t", queue="default", priority=0, fence=1, payload=payload, checksum=0,
             attempts=0, failures=0, crashes=0, losses=0, max_retries=0, backoff=None, timeout=None, kill_grace=0,
             run_at=0, created_at=0,
         )  # fmt: skip
@@ -142,3 +142,13 @@ def test_a_lane_is_short_or_has_plenty_by_the_work_that_is_left(
 ) -> None:
     lane = lane_with(*expected)
     assert (lane.is_short, lane.has_plenty) == (is_short, has_plenty)
+
+
+def test_little_waits_where_arguments_are_large_and_one_job_a_slot_always_may() -> None:
+    megabyte = "x" * 1_000_000
+    assert lane_with(*(10.0,) * 4, payload=megabyte).has_room()
+    full = lane_with(*(10.0,) * 5, payload=megabyte)
+    assert (full.has_room(), full.room(10.0)) == (False, 0)
+    assert lane_with(10.0, slots=2, payload=megabyte * 100).has_room()
+    full.remove(0)
+    assert full.has_room()
