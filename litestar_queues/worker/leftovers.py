@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def end_all() -> list[str]:
     found: dict[int, str] = {}
     give_up = time.monotonic() + PATIENCE
     while reap_dead() and time.monotonic() < give_up:
-        victims = [pid for pid in _descendants(own) if _HELPER not in _command_of(pid)]
+        victims = [pid for pid in _descendants(own) if not _is_helper(pid)]
         if not victims:
             break
         for pid in victims:
@@ -86,6 +87,13 @@ def _descendants(pid: int) -> set[int]:
         found |= fresh
         fresh = {child for each in fresh for child in children_of(each)} - found
     return {pid for pid in found if not _is_dead(pid)}
+
+
+def _is_helper(pid: int) -> bool:
+    """Say whether a process keeps count of shared memory: this one's, which its command may not show yet, or a child's."""
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    own = getattr(getattr(tracker, "_resource_tracker", None), "_pid", None)
+    return pid == own or _HELPER in _command_of(pid)
 
 
 def _reap() -> None:

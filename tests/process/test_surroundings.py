@@ -298,6 +298,21 @@ async def test_pythons_own_helper_of_shared_memory_is_nobodys_leftover(
     assert said == []
 
 
+YOUNG = """
+import multiprocessing.resource_tracker as tracker, subprocess, sys
+from litestar_queues.worker import leftovers
+child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+tracker._resource_tracker._pid = child.pid
+print(leftovers.end_all(), child.poll())
+child.kill()
+"""
+
+
+def test_pythons_own_helper_is_known_before_it_has_its_own_command() -> None:
+    done = subprocess.run([sys.executable, "-c", YOUNG], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["[]", "None"]
+
+
 CHATTY = """
 import threading
 def chat():
