@@ -304,7 +304,9 @@ async def test_a_thousand_jobs_of_an_unknown_task_do_not_keep_known_ones_waiting
     results = await service.enqueue_many([TaskRequest(hard.quick, (f"known-{n}",)) for n in range(50)])
     assert await all_ended(service, results) == {"completed": 50}
     records = await service.store.get([job.id for job in unknown])
-    assert {(record.status, record.fence) for record in records if record} == {("scheduled", 1)}
+    assert {record.status for record in records if record} <= {"scheduled", "pending", "running"}
+    # At first they are asked for again after 0.1 s, then half as often each time.
+    assert max(record.fence for record in records if record) <= 12
 
 
 async def test_slow_jobs_behind_quick_ones_are_not_claimed_and_given_back_all_the_time(
