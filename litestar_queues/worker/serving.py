@@ -23,7 +23,7 @@ from litestar_queues.clock import Clock
 from litestar_queues.events import secrets
 from litestar_queues.events.context import TaskExecutionContext
 from litestar_queues.exceptions import JobInterrupted
-from litestar_queues.running import Execution
+from litestar_queues.running import Beginning, Execution
 from litestar_queues.worker import leftovers
 from litestar_queues.worker.birth import Worker
 from litestar_queues.worker.interrupts import Interrupts
@@ -34,6 +34,8 @@ _PATIENCE = 0.5
 _LOOK_EVERY = 0.0005
 _COMMAND = 200
 """Characters of a process's command line that are told."""
+_waiting = array.array("i", [0])
+"""What the kernel fills in; asked twice a job."""
 
 
 class Server:
@@ -64,9 +66,11 @@ class Server:
             self._loop.close()
 
     def _serve_one(self, run: wire.Run) -> None:
-        begin(self._cell, run, self._clock)
+        beginning = begin(self._cell, run, self._clock)
         speaker = Speaker(self._worker.reports, self._clock)
-        execution = Execution(run, sink=speaker, worker=self._worker.name, clock=self._clock, gate=self._gate)
+        execution = Execution(
+            run, sink=speaker, worker=self._worker.name, clock=self._clock, gate=self._gate, beginning=beginning
+        )
         end = self._run(execution)
         if os.getpid() != self._pid:
             # A child that the task forked and that came back from it: there is one server, and it is not this.
@@ -97,10 +101,11 @@ class Server:
             warn_of_ended(leftovers.end_all(), context)
 
 
-def begin(cell: Cell, run: wire.Run, clock: Clock) -> None:
-    """Write down that *run* begins here: from now on the job counts as started."""
-    cpu = time.process_time_ns() // 1_000
-    cell.begin(run.number, run.fence, started=clock.monotonic(), started_at=clock.now(), cpu=cpu)
+def begin(cell: Cell, run: wire.Run, clock: Clock) -> Beginning:
+    """Write down that *run* begins here, and return when: from now on the job counts as started."""
+    at, monotonic, cpu = beginning = Beginning.now(clock)
+    cell.begin(run.number, run.fence, started=monotonic, started_at=at, cpu=cpu // 1_000)
+    return beginning
 
 
 def send_end(reports: socket.socket, end: wire.Done | wire.Failed, execution: Execution) -> None:
@@ -136,9 +141,8 @@ def _until_read() -> None:
 
 def _unread(descriptor: int) -> int:
     """Return how many bytes wait in a pipe; 0 for what is none (a task may have replaced it)."""
-    waiting = array.array("i", [0])
     try:
-        fcntl.ioctl(descriptor, termios.FIONREAD, waiting)
+        fcntl.ioctl(descriptor, termios.FIONREAD, _waiting)
     except OSError:
         return 0
-    return waiting[0]
+    return _waiting[0]

@@ -81,11 +81,19 @@ class SlotServer:
     def _start(self, run: wire.Run) -> None:
         # The cell first: what comes after it may fail, and the master must know whose fault it was.
         cell = self._free.pop()
-        begin(cell, run, self._clock)
+        beginning = begin(cell, run, self._clock)
         speaker = Speaker(self._worker.reports, self._clock)
         gate = self._interrupts.gate(cell)
         name = self._worker.name
-        execution = Execution(run, sink=speaker, worker=name, clock=self._clock, gate=gate, measure_cpu=False)
+        execution = Execution(
+            run,
+            sink=speaker,
+            worker=name,
+            clock=self._clock,
+            gate=gate,
+            measure_cpu=False,
+            beginning=beginning,
+        )
         running: asyncio.Future[wire.Done | wire.Failed]
         if _runs_in_thread(run):
             running = asyncio.wrap_future(self._threads.submit(execution.run_in_thread), loop=self._loop)

@@ -6,30 +6,56 @@ The bounds are about half as much again as what was counted when they were writt
 from __future__ import annotations
 
 import asyncio
+import gc
+import signal
+import socket
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from litestar_queues import QueueService, TaskRequest
+from litestar_queues import QueueService, TaskRequest, task, wire
+from litestar_queues.cell import CellFile
 from litestar_queues.clock import SystemClock
 from litestar_queues.lifecycle import Succeeded
 from litestar_queues.master import rounds
 from litestar_queues.master.assignments import Assignment
+from litestar_queues.master.exit_status import OutOfMemory
 from litestar_queues.master.lanes import Lane
 from litestar_queues.master.pace import BUDGET, SHORT
+from litestar_queues.master.process import WorkerProcess
 from litestar_queues.master.rounds import Rounds
-from litestar_queues.models import ClaimedJob
+from litestar_queues.models import ClaimedJob, Receipt
+from litestar_queues.payload import checksum
 from litestar_queues.store import Store, Want, open_store
+from litestar_queues.worker import serving
+from litestar_queues.worker.birth import Worker
+from litestar_queues.worker.speaking import JobStream
 from store.making import claim, new_jobs, status_of
 from support import hard
+from support.counting import counting
 from support.masters import RunningMaster
 from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
+CALL = '{"args":[1],"kwargs":{}}'
+JOBS = 100
+
+
+@task("costs.next")
+def following(number: int) -> int:
+    return number + 1
+
+
+@task("costs.next_async")
+async def following_async(number: int) -> int:
+    return number + 1
+
+
 StartMaster = Callable[..., RunningMaster]
 
 
@@ -152,3 +178,129 @@ def test_little_waits_where_arguments_are_large_and_one_job_a_slot_always_may() 
     assert lane_with(10.0, slots=2, payload=megabyte * 100).has_room()
     full.remove(0)
     assert full.has_room()
+
+
+def run_of(number: int, task: str = "costs.next") -> wire.Run:
+    return wire.Run(number, 1, UUID(int=number), task, "default", 1, CALL, checksum(CALL), 0, 0, 1 << 20)
+
+
+def done(number: int) -> wire.Done:
+    return wire.Done(number, 1, "2", Receipt(1, 2, "default/1", 4242, 7, 8_000))
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Iterator[CellFile]:
+    made = CellFile.create(str(tmp_path / "cells"), 1)
+    yield made
+    made.close()
+
+
+class OneWorker:
+    """A worker's side, in this process: its server, and the master's ends of its channels."""
+
+    def __init__(self, cells: CellFile) -> None:
+        self.master_jobs, jobs = wire.pair()
+        self.master_reports, reports = wire.pair()
+        self.master_reports.setblocking(False)
+        streams = (JobStream("stdout", 1, SystemClock()), JobStream("stderr", 2, SystemClock()))
+        worker = Worker("default/1", "sqlite:///none", reports, jobs, (cells.cell(0),), streams)
+        self.server = serving.Server(worker, SystemClock())
+        self.ends = (self.master_jobs, jobs, self.master_reports, reports)
+
+    def serve(self, task: str, count: int) -> int:
+        """Have *count* jobs run; return how many frames came up."""
+        for number in range(1, count + 1):
+            wire.send(self.master_jobs, run_of(number, task))
+        self.master_jobs.shutdown(socket.SHUT_WR)
+        self.server.serve()
+        frames = 0
+        while True:
+            try:
+                wire.receive_report(self.master_reports)
+            except BlockingIOError:
+                return frames
+            frames += 1
+
+
+@pytest.fixture
+def one_worker(cells: CellFile, monkeypatch: pytest.MonkeyPatch) -> Iterator[OneWorker]:
+    monkeypatch.setattr(serving, "_unread", lambda descriptor: 0)  # what pytest has there instead is not a pipe
+    handler = signal.getsignal(signal.SIGUSR2)
+    made = OneWorker(cells)
+    yield made
+    signal.signal(signal.SIGUSR2, handler)
+    for end in made.ends:
+        end.close()
+
+
+def test_a_worker_does_little_for_a_job(one_worker: OneWorker) -> None:
+    with counting() as counts:
+        frames = one_worker.serve("costs.next", JOBS)
+    assert frames == JOBS
+    assert counts.functions <= JOBS * 95  # 65, six of them the test's own
+    assert counts.system["recvmsg_into"] <= 2 * JOBS + 2  # one to take it; as many by the test
+    assert counts.system["send"] <= 2 * JOBS
+    assert counts.system["process_time_ns"] <= 2 * JOBS
+    assert sum(counts.system.values()) <= JOBS * 16  # 11, three of them the test's
+
+
+def test_a_coroutine_costs_a_worker_little_more(one_worker: OneWorker) -> None:
+    with counting() as counts:
+        assert one_worker.serve("costs.next_async", JOBS) == JOBS
+    assert counts.functions <= JOBS * 125  # 87
+
+
+def test_jobs_leave_nothing_in_a_workers_memory(one_worker: OneWorker) -> None:
+    gc.collect()
+    before = sys.getallocatedblocks()
+    one_worker.serve("costs.next", 200)
+    gc.collect()
+    assert sys.getallocatedblocks() - before < 200  # not one object a job
+
+
+class Listener:
+    """Who is told of a worker process, as far as that is called here."""
+
+    def __init__(self) -> None:
+        self.reports: list[wire.Report] = []
+
+    def reported(self, worker: WorkerProcess, report: wire.Report) -> None:
+        self.reports.append(report)
+
+    def died(self, worker: WorkerProcess) -> None:
+        pass
+
+
+async def test_a_master_takes_a_report_with_one_system_call(cells: CellFile) -> None:
+    listener = Listener()
+    worker = WorkerProcess(1, "cookie", "default/1", (cells.cell(0),), listener, OutOfMemory())  # type: ignore[arg-type]  # it is told no more
+    for number in range(1, JOBS + 1):
+        wire.send(worker._far_reports, done(number))
+    with counting() as counts:
+        worker._read()
+    assert len(listener.reports) == JOBS
+    assert counts.system["recvmsg_into"] == JOBS + 1  # the last finds nothing
+    assert counts.functions <= JOBS * 9  # 6
+    worker.rest()
+    wire.send(worker._far_reports, done(1))
+    for _ in range(3):
+        await asyncio.sleep(0)  # a turn of the loop
+    assert len(listener.reports) == JOBS  # it is not listened to
+    worker.collect()
+    assert len(listener.reports) == JOBS + 1
+    worker.stillborn("never born")
+
+
+async def test_an_end_costs_a_master_little(url: str) -> None:
+    async with await open_store(url) as store:
+        made = Rounds(store, "node", SystemClock(), NoWorkers(), lambda notice: None, lambda: None)
+        await store.add(new_jobs(JOBS))
+        jobs = await claim(store)
+        receipt = Receipt(1, 2, "default/1", 4242, 7, 8_000)
+        with counting() as counts:
+            for job in jobs:
+                made.end(job, Succeeded("1"), receipt)
+            await made._round()
+        assert await status_of(store, jobs[-1].id) == "completed"
+    assert counts.functions <= JOBS * 20  # 13
+    assert sum(counts.system.values()) <= 10  # of the writer's thread none are counted
