@@ -66,8 +66,8 @@ BUGS = (
     Planted(
         "no look at the file",
         "a database that is gone is noticed",
-        _S + "writer.py",
-        "if identity_of(self._location.path) != self._identity:",
+        _S + "files.py",
+        "if _identity_of(self._path) != self._identity:",
         "if False:",
         SQLITE,
     ),

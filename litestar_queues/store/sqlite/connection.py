@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 from litestar_queues.exceptions import StoreCorrupt, StoreError, StoreFull, StoreLocked
 from litestar_queues.store.opening import Durability
@@ -83,23 +81,6 @@ def _use_wal(connection: sqlite3.Connection, location: Location) -> None:
             msg = f"{location.path} cannot use a write-ahead log (its journal mode stays {mode!r}); use a local disk"
             raise StoreError(msg)
         return
-
-
-def identity_of(path: Path | str) -> tuple[int, int] | None:
-    """Return which file is there (4 µs): a commit into a deleted one succeeds silently."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def gone(path: Path | str) -> StoreCorrupt:
-    """Return the error of a file that is not the one that was opened."""
-    return StoreCorrupt(
-        f"the database file {path} was replaced or deleted while it was in use; "
-        "nothing more is accepted: restart this program"
-    )
 
 
 def is_full(error: BaseException | None) -> bool:

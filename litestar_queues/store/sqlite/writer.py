@@ -29,11 +29,10 @@ from litestar_queues.store.sqlite.connection import (
     connect,
     explain,
     full,
-    gone,
-    identity_of,
     is_full,
     set_durability,
 )
+from litestar_queues.store.sqlite.files import OpenFiles
 from litestar_queues.store.sqlite.location import Location
 from litestar_queues.store.sqlite.migrations import migrate
 from litestar_queues.store.sqlite.operations import Operation, apply_together, resolve
@@ -70,7 +69,6 @@ class Writer:
         self._failure: BaseException | None = None
         self._commits = 0
         self._log = f"{location.path}-wal"
-        self._log_identity: tuple[int, int] | None = None
         # A daemon: a program that forgets to close its store must still be able to end.
         self._thread = threading.Thread(target=self._run, name="litestar-queues-writer", daemon=True)
         self._thread.start()
@@ -166,7 +164,7 @@ class Writer:
         self._ballast = Ballast(self._location.folder)
         self._turnstile.enter()
         try:
-            self._identity = identity_of(self._location.path)
+            self._files = OpenFiles(self._location)
             self._connection = connect(self._location)
             try:
                 self._set_durability(self._durability)
@@ -273,10 +271,7 @@ class Writer:
             self._ringer.ring_watchers(transaction.changed, skip=skip)
 
     def _begin(self, group: list[Operation]) -> None:
-        if identity_of(self._location.path) != self._identity:
-            raise gone(self._location.path)
-        if self._log_identity is not None and identity_of(self._log) != self._log_identity:
-            raise gone(self._log)
+        self._files.check(self._connection)
         durability = self._durability if any(operation.lasting for operation in group) else "process"
         if durability != self._durability_set:
             self._set_durability(durability)
@@ -300,8 +295,7 @@ class Writer:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise OutcomeUnknown from error
-        if self._log_identity is None:  # it is there from the first commit to the last close
-            self._log_identity = identity_of(self._log)
+        self._files.committed()
 
     def _rollback(self) -> None:
         try:

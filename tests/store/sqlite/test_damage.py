@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import sqlite3
 import time
 from pathlib import Path
@@ -12,14 +13,14 @@ import pytest
 
 from litestar_queues.exceptions import StoreCorrupt, StoreError, StoreFull, StoreLocked
 from litestar_queues.lifecycle import Succeeded
-from litestar_queues.models import Status
+from litestar_queues.models import Query, Status
 from litestar_queues.store import Store, open_store
 from litestar_queues.store.sqlite import ballast, turnstile, writer
 from litestar_queues.store.sqlite import connection as connecting
 from litestar_queues.store.sqlite.connection import OutcomeUnknown, explain
 from litestar_queues.store.sqlite.location import Location
 from store.making import NOW, claim, new_job, new_jobs, settlement, status_of
-from store.processes import url_of
+from store.processes import start, url_of
 from support.disks import small_disk
 
 pytestmark = pytest.mark.anyio
@@ -77,6 +78,69 @@ async def test_a_log_that_goes_away_under_us_is_noticed_at_the_next_write(tmp_pa
         for _ in range(2):
             with pytest.raises(StoreCorrupt, match=r"q\.db-wal was replaced or deleted"):
                 await store.add([new_job()])
+
+
+@pytest.mark.parametrize("left", [0, 4096])
+@pytest.mark.fault("C6", "the write-ahead log is truncated under us", "noticed at the next write")
+async def test_a_log_that_is_truncated_under_us_is_noticed_at_the_next_write(tmp_path: Path, left: int) -> None:
+    """Before, jobs went on to be acknowledged, and the database was malformed."""
+    async with await open_store(url_of(tmp_path / "q.db")) as store:
+        for _ in range(3):
+            await store.add(new_jobs(100))
+        os.truncate(tmp_path / "q.db-wal", left)
+        for _ in range(2):
+            with pytest.raises(StoreCorrupt, match=r"q\.db-wal was truncated"):
+                await store.add([new_job()])
+
+
+async def test_a_log_that_another_program_has_emptied_in_good_order_is_no_damage(tmp_path: Path) -> None:
+    async with await open_store(url_of(tmp_path / "q.db")) as store:
+        await store.add(new_jobs(100))
+        with contextlib.closing(sqlite3.connect(tmp_path / "q.db")) as other:
+            assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall() == [(0, 0, 0)]
+        assert (tmp_path / "q.db-wal").stat().st_size == 0
+        for _ in range(2):
+            await store.add([new_job()])
+        assert (await store.statistics())["default"].pending == 102
+
+
+@pytest.mark.fault("C6", "the shared memory is truncated under us (SIGBUS)", "all that was acknowledged is there")
+def test_shared_memory_that_is_truncated_under_us_costs_the_process_and_no_job(tmp_path: Path) -> None:
+    code = """
+async def main():
+    store = await open_store(url)
+    say((await store.add(new_jobs(100)))[-1].number)
+    os.truncate(url.removeprefix("sqlite:///") + "-shm", 0)
+    while True:
+        say((await store.add([new_job()]))[0].number)
+asyncio.run(main())
+"""
+    process = start(code, url_of(tmp_path / "q.db"))
+    said = process.communicate(timeout=60)[0].split()
+    assert process.returncode == -signal.SIGBUS
+    with contextlib.closing(sqlite3.connect(tmp_path / "q.db")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        [(count,)] = connection.execute("SELECT count(*) FROM lq_job").fetchall()
+    assert count >= int(said[-1]) >= 100
+
+
+@pytest.mark.parametrize("left", [100, 4096, 60_000])
+@pytest.mark.parametrize("create", [True, False])
+@pytest.mark.fault("C7", "a database that has been truncated", "refused, with the way to save it")
+async def test_a_truncated_database_is_refused(tmp_path: Path, left: int, create: bool) -> None:
+    path = tmp_path / "q.db"
+    async with await open_store(url_of(path)) as store:
+        await store.add(new_jobs(500))
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    os.truncate(path, left)
+
+    async def use() -> None:
+        async with await open_store(url_of(path), create=create) as store:
+            await store.find(Query(limit=500))
+
+    with pytest.raises(StoreCorrupt, match=r"\.recover"):
+        await use()
 
 
 @pytest.mark.fault("C11", "another program holds the write lock", "an error after the deadline, once for all who wait")

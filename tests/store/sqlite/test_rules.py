@@ -33,6 +33,7 @@ def test_nobody_opens_the_database_file_but_sqlite() -> None:
         and not re.search(r"def (_?open|wait_until_open)|_reader\.open\(|open_store\(|self\._open\(", line)
     ]
     assert found == [
+        "ballast.py: os.truncate(self._path, 0)",
         "ballast.py: descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)",
         "ballast.py: os.truncate(self._path, 0)",
         "bells.py: self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)",
