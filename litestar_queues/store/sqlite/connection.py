@@ -45,7 +45,8 @@ def connect(location: Location) -> sqlite3.Connection:
 
 def set_durability(connection: sqlite3.Connection, durability: Durability) -> None:
     """Sync the WAL at each commit (``power``), or only at checkpoints (``process``)."""
-    connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
+    level = "FULL" if durability == "power" else "NORMAL"
+    connection.execute(f"PRAGMA synchronous = {level}")
 
 
 def _set_up(connection: sqlite3.Connection, location: Location) -> None:

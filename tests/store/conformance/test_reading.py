@@ -163,3 +163,11 @@ async def test_a_record_and_its_attempts_are_of_one_moment(store: Store, other: 
 
     working = asyncio.ensure_future(work())
     await asyncio.gather(working, look())
+
+
+@pytest.mark.parametrize("field", ["queue", "task", "key", "id_ending"])
+async def test_what_is_asked_for_is_a_value_and_never_a_statement(store: Store, field: str) -> None:
+    await store.add(new_jobs(3))
+    for text in ("' OR 1=1 --", "x'; DELETE FROM lq_job; --", '" OR ""="', "%", "_", "default' OR queue = 'default"):
+        assert await store.find(Query(**{field: text})) == []
+    assert (await store.statistics())["default"].pending == 3
