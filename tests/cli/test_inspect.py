@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import pty
+import sqlite3
 import subprocess
 import sys
 import time
@@ -120,6 +122,19 @@ def test_the_overview_shows_counts_masters_failures_and_that_nobody_works(
     assert "# Master dead-nod  dead" in done.stdout
     assert "2 jobs wait and no worker is running; start one: lq worker" in done.stdout
     assert f"#{filled['failed']}\tfails" in done.stdout
+
+
+@pytest.mark.fault("F2", "lq inspect while another program holds the write lock, or all locks", "answers")
+def test_the_overview_needs_no_lock(filled: dict[str, int], url: str, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+        for lock in ("IMMEDIATE", "EXCLUSIVE"):
+            other.execute(f"BEGIN {lock}")
+            other.execute("DELETE FROM lq_job")
+            for arguments in ((), (str(filled["done"]),)):
+                done = lq("inspect", *arguments, "--url", url, cwd=tmp_path)
+                assert (done.returncode, done.stderr) == (0, "")
+                assert ("good" if arguments else "default") in done.stdout
+            other.execute("ROLLBACK")
 
 
 def test_the_overview_is_one_json_document_with_stable_names(filled: dict[str, int], url: str, tmp_path: Path) -> None:

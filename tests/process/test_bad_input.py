@@ -97,6 +97,7 @@ def test_a_corrupt_database_is_refused_with_the_way_to_save_it(tmp_path: Path) -
 
 @pytest.mark.anyio
 @pytest.mark.fault("C18", "a database of a newer release", "refused, unchanged")
+@pytest.mark.fault("F2", "lq inspect on a database of a newer release", "one sentence, and nothing is changed")
 async def test_a_newer_database_is_refused_and_left_as_it_is(tmp_path: Path, service: QueueService, url: str) -> None:
     path = url.removeprefix("sqlite:///")
     with sqlite3.connect(path) as connection:

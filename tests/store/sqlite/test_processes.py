@@ -297,6 +297,25 @@ async def test_with_every_bell_gone_jobs_are_still_there_to_be_found(tmp_path: P
             assert not await silent.wait(0.01)
 
 
+@pytest.mark.fault(
+    "C22", "bells that nobody hears, foreign files in their place, a folder", "no write waits, no bell is lost"
+)
+async def test_bells_that_are_full_foreign_or_no_bells_hold_up_nobody(tmp_path: Path) -> None:
+    url = url_of(tmp_path / "q.db")
+    bells = tmp_path / "q.db.lq" / "bells"
+    async with await open_store(url) as store, await open_store(url) as other, other.listen() as deaf:
+        [name] = [path.name for path in bells.iterdir()]
+        (bells / "foreign").write_text("not a socket")
+        (bells / f"{name}x").write_text("not a socket, with almost a bell's name")
+        (bells / f"x{name}").mkdir()
+        async with within(30, "2,000 adds beside a bell that nobody hears"):
+            for _ in range(20):
+                await asyncio.gather(*(store.add([new_job()]) for _ in range(100)))
+        assert await deaf.wait(10), "what was rung is heard once somebody listens"
+        await store.add([new_job()])
+        assert await deaf.wait(10)
+
+
 def test_bells_ring_under_uvloop(tmp_path: Path) -> None:
     pytest.importorskip("uvloop")
     code = """
