@@ -19,7 +19,7 @@ import pytest
 
 from litestar_queues import QueueService, TaskRequest
 from litestar_queues.master import strays
-from support import hard, logbook, zoo
+from support import hard, logbook, runs, zoo
 from support.apps import write_app
 from support.masters import TESTS, RunningMaster
 from support.waiting import eventually, wait_until
@@ -493,6 +493,7 @@ async def test_a_drain_takes_back_what_waits_behind_a_job_that_goes_on(
         return all(getattr(found, status) == count for status, count in wanted.items())
 
     await eventually(lambda: counts(running=21), "all are at the worker")
+    wait_until(lambda: hangs.number in {line.job for line in runs.read(tmp_path / "runs")}, "the first has begun")
     master.terminate()
     await eventually(lambda: counts(running=1, pending=20), "what has not begun is given back")
     assert (await hangs.refresh()).status == "running"

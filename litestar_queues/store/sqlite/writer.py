@@ -50,6 +50,7 @@ GROUP = 400
 TRUNCATE_AT = 64 * 1024 * 1024
 """Bytes of the WAL past which it is also cut: a long read has kept it from being used again."""
 _LOOK_AT_WAL_EVERY = 32
+_COPY_LOG, _CUT_LOG = "PRAGMA wal_checkpoint(PASSIVE)", "PRAGMA wal_checkpoint(TRUNCATE)"
 _log = logging.getLogger("litestar_queues.store")
 
 
@@ -318,14 +319,14 @@ class Writer:
             return
         self._turnstile.enter()
         try:
-            self._checkpoint("TRUNCATE" if size > TRUNCATE_AT else "PASSIVE")
+            self._checkpoint(_CUT_LOG if size > TRUNCATE_AT else _COPY_LOG)
         finally:
             self._turnstile.leave()
 
-    def _checkpoint(self, mode: str) -> None:
+    def _checkpoint(self, statement: str) -> None:
         try:
             self._connection.execute("PRAGMA busy_timeout = 0")
-            self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+            self._connection.execute(statement).fetchall()
             self._connection.execute(f"PRAGMA busy_timeout = {int(BUSY * 1000)}")
         except sqlite3.Error:
             _log.exception("copying the write-ahead log of %s into it failed", self._location.path)

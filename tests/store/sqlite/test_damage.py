@@ -258,10 +258,7 @@ async def _meet_a_full_disk(disk: Path) -> None:
 @pytest.mark.fault(
     "C1", "a disk that stays full while jobs end", "they are recorded in the ballast's room; later all goes on"
 )
-async def test_what_has_run_is_recorded_on_a_full_disk_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ballast, "_LOOK_EVERY", 0.0)
+async def test_what_has_run_is_recorded_on_a_full_disk_and_nothing_else(tmp_path: Path) -> None:
     with small_disk(tmp_path, 20) as disk:
         await _record_on_a_full_disk(disk)
 
