@@ -207,7 +207,10 @@ class Rounds:
         self._next_due = claims.next_due
         if any(claims.jobs):
             self._poll = SHORTEST_POLL
+            before = len(self._ended)
             self._dispatcher.assign(claims.jobs)
+            if len(self._ended) > before:  # refused or given back: the workers are as short of jobs as they were
+                self.wake()
 
     async def _wait_out(self, problem: StoreError) -> None:
         self._retry = min(max(self._retry * 2, _FIRST_RETRY), _LONGEST_RETRY)

@@ -21,7 +21,7 @@ import pytest
 from litestar_queues import QueueService, TaskRequest, task, wire
 from litestar_queues.cell import CellFile
 from litestar_queues.clock import SystemClock
-from litestar_queues.lifecycle import Succeeded
+from litestar_queues.lifecycle import Succeeded, Unknown
 from litestar_queues.master import rounds
 from litestar_queues.master.assignments import Assignment
 from litestar_queues.master.exit_status import OutOfMemory
@@ -29,7 +29,7 @@ from litestar_queues.master.lanes import Lane
 from litestar_queues.master.pace import BUDGET, SHORT
 from litestar_queues.master.process import WorkerProcess
 from litestar_queues.master.rounds import Rounds
-from litestar_queues.models import ClaimedJob, Receipt
+from litestar_queues.models import ClaimedJob, ErrorReport, Receipt
 from litestar_queues.payload import checksum
 from litestar_queues.store import Store, Want, open_store
 from litestar_queues.worker import serving
@@ -113,6 +113,39 @@ async def test_ends_wait_for_company_only_until_a_worker_is_short(
 
         await eventually(are_written, "the others are written")
     assert rounds_of(tmp_path / "queues.db") == 2
+
+
+class Refusing(NoWorkers):
+    """Workers that can be given none of the jobs there are."""
+
+    rounds: Rounds
+
+    def wants(self) -> list[Want]:
+        return [Want(2)]
+
+    def assign(self, jobs: Sequence[Sequence[ClaimedJob]]) -> None:
+        for job in jobs[0]:
+            self.rounds.end(job, Unknown(ErrorReport("UnknownTaskError", "nobody knows it")), None)
+
+
+async def test_jobs_that_no_worker_can_be_given_do_not_keep_the_next_ones_waiting(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pause in ("PAUSE", "SHORTEST_POLL", "LONGEST_POLL"):
+        monkeypatch.setattr(rounds, pause, 3600.0)
+    async with await open_store(url) as store:
+        await store.add(new_jobs(20, created_at=1, run_at=1))
+        dispatcher = Refusing()
+        dispatcher.rounds = Rounds(store, "node", SystemClock(), dispatcher, lambda notice: None, lambda: None)
+        running = asyncio.create_task(dispatcher.rounds.run(lambda: None))
+        dispatcher.rounds.wake()
+
+        async def are_back() -> bool:
+            statistics = (await store.statistics())["default"]
+            return statistics.scheduled == 20
+
+        await eventually(are_back, "all have been refused", deadline=5)
+        running.cancel()
 
 
 async def test_ends_wait_no_longer_than_a_pause(url: str) -> None:
