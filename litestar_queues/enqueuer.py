@@ -6,6 +6,7 @@ only one open in the process. So that a task need not know services, they meet h
 
 from __future__ import annotations
 
+import os
 import threading
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -34,6 +35,8 @@ current_enqueuer: ContextVar[Enqueuer | None] = ContextVar("litestar_queues_enqu
 _lock = threading.Lock()
 _open: list[Enqueuer] = []
 _process: Enqueuer | None = None
+_left_by_parent: list[Enqueuer] = []
+"""Services of the parent process, kept so that nothing closes their connections."""
 
 
 def opened(service: Enqueuer) -> None:
@@ -69,3 +72,13 @@ def find_enqueuer() -> Enqueuer:
     else:
         msg = f"{count} services are open here and none belongs to this context; use service.enqueue() or pass service="
     raise QueueError(msg)
+
+
+def _forget_parents_services() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+    _left_by_parent.extend(_open)
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_forget_parents_services)

@@ -1,13 +1,17 @@
 """Enqueue from inside a task: a worker is a client like any other.
 
 The service is opened at the first enqueue, so that a worker which only runs jobs opens no
-database.
+database. One serves all: tasks enqueue from the worker's event loop, from loops of their own in
+threads, several at a time, and in processes that they fork.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from litestar_queues.clock import Clock
@@ -25,8 +29,11 @@ class WorkerEnqueuer:
     def __init__(self, config: QueueConfig, clock: Clock) -> None:
         self._config = config
         self._clock = clock
-        self._service: QueueService | None = None
-        self._opening: asyncio.Lock | None = None
+        self._lock = threading.Lock()
+        self._opening: Future[QueueService] | None = None
+        self._left_by_parent: list[object] = []
+        """Kept so that nothing closes its connections: SQLite must not be carried over a fork."""
+        os.register_at_fork(after_in_child=self._begin_anew)
 
     async def enqueue_call(
         self, task: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Mapping[str, Any]
@@ -50,11 +57,39 @@ class WorkerEnqueuer:
         return job
 
     async def _open(self) -> QueueService:
-        if self._opening is None:
-            self._opening = asyncio.Lock()
-        async with self._opening:
-            if self._service is None:
-                service = QueueService(self._config)
-                await service.open()
-                self._service = service
-        return self._service
+        opening = self._opening
+        if opening is None or _has_failed(opening):
+            with self._lock:
+                if self._opening is None or _has_failed(self._opening):
+                    self._opening = self._start_opening()
+                opening = self._opening
+        if opening.done():
+            return opening.result()
+        return await asyncio.shield(asyncio.wrap_future(opening))
+
+    def _start_opening(self) -> Future[QueueService]:
+        """Open the service in a thread of its own: whoever waits for it may be interrupted, or end with its loop."""
+        opening: Future[QueueService] = Future()
+        opening.set_running_or_notify_cancel()  # from here on nobody can cancel it
+        threading.Thread(target=self._open_into, args=(opening,), name="lq-open", daemon=True).start()
+        return opening
+
+    def _open_into(self, opening: Future[QueueService]) -> None:
+        service = QueueService(self._config)
+        try:
+            asyncio.run(service.open())
+        # Whatever it is, those who enqueue must hear of it: it is raised there.
+        except BaseException as error:
+            opening.set_exception(error)
+        else:
+            opening.set_result(service)
+
+    def _begin_anew(self) -> None:
+        """In a child of a task: the service is the parent's, and its thread may have held the lock."""
+        self._left_by_parent.append(self._opening)
+        self._opening = None
+        self._lock = threading.Lock()
+
+
+def _has_failed(opening: Future[QueueService]) -> bool:
+    return opening.done() and opening.exception() is not None

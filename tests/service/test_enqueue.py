@@ -1,5 +1,6 @@
 """Enqueue: what the service stores, what it takes, and what it refuses at the door."""
 
+import multiprocessing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -345,3 +346,21 @@ async def test_a_time_long_past_is_now_and_one_in_the_year_9999_is_kept(service:
     far = await service.enqueue(render, "r", scheduled_at=last)
     assert [past.status, now.status, far.status] == ["pending", "pending", "scheduled"]
     assert (await far.refresh()).scheduled_at == last
+
+
+async def test_a_forked_child_is_told_that_no_service_is_open_there(service: QueueService) -> None:
+    assert service.is_open
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    child = context.Process(target=_say_who_enqueues, args=(there,))
+    child.start()
+    assert here.poll(30)
+    assert "no QueueService is open here" in here.recv()
+    child.join(30)
+
+
+def _say_who_enqueues(answer: Any) -> None:
+    try:
+        answer.send(repr(enqueuer.find_enqueuer()))
+    except QueueError as error:
+        answer.send(str(error))
