@@ -14,6 +14,7 @@ import os
 import socket
 import termios
 import time
+from contextvars import copy_context
 
 import uvloop
 
@@ -87,7 +88,8 @@ class Server:
 
     def _run(self, execution: Execution) -> wire.Done | wire.Failed:
         try:
-            return execution.run(self._loop)
+            # In a copy of the context: what a task sets there is not the next one's to see.
+            return copy_context().run(execution.run, self._loop)
         # An interruption may come between the end of the user's code and the shutting of the gate.
         except JobInterrupted as error:
             self._gate.shut()

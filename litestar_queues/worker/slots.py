@@ -96,7 +96,9 @@ class SlotServer:
         )
         running: asyncio.Future[wire.Done | wire.Failed]
         if _runs_in_thread(run):
-            running = asyncio.wrap_future(self._threads.submit(execution.run_in_thread), loop=self._loop)
+            running = asyncio.wrap_future(
+                self._threads.submit(copy_context().run, execution.run_in_thread), loop=self._loop
+            )
         else:
             context = stepping.context_of(cell, copy_context())
             running = self._loop.create_task(execution.run_async(owns_task=True), context=context)

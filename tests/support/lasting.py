@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextvars import ContextVar
 
 from support.runs import task
 from support.zoo import good
+
+tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
 
 
 @task
@@ -34,3 +37,23 @@ def enqueues_in_child(number: int) -> str:
 
 async def _enqueue(number: int) -> str:
     return str((await good.enqueue(number)).id)
+
+
+@task
+async def sets_tenant(name: str) -> None:
+    tenant.set(name)
+
+
+@task
+def sets_tenant_in_function(name: str) -> None:
+    tenant.set(name)
+
+
+@task
+def says_tenant() -> str:
+    return tenant.get()
+
+
+@task
+async def says_tenant_in_coroutine() -> str:
+    return tenant.get()
