@@ -27,6 +27,8 @@ class Worker(Struct, frozen=True):
     cells: tuple[Cell, ...]
     """One for each job that it runs at a time."""
     streams: tuple[speaking.JobStream, speaking.JobStream]
+    stack: int
+    """Descriptor of the file for stacks."""
 
 
 def become_worker(newborn: Newborn, clock: Clock) -> Worker:
@@ -52,7 +54,8 @@ def become_worker(newborn: Newborn, clock: Clock) -> Worker:
     if order.nice:
         os.nice(order.nice)
     _reseed_numpy()
-    guard.show_stacks_in(guard.hide(at["stack"]))
+    stack = guard.hide(at["stack"])
+    guard.show_stacks_in(stack)
     reports = socket.socket(fileno=guard.hide(at["reports"]))
     jobs = socket.socket(fileno=guard.hide(at["jobs"]))
     guard.hide(at["lock"])
@@ -60,7 +63,7 @@ def become_worker(newborn: Newborn, clock: Clock) -> Worker:
     streams = speaking.take_over_output(clock)
     speaking.take_over_logging(speaking.JobLogHandler(clock, streams[1]))
     slots = range(order.first_cell, order.first_cell + order.slots)
-    return Worker(order.name, order.url, reports, jobs, tuple(map(cells.cell, slots)), streams)
+    return Worker(order.name, order.url, reports, jobs, tuple(map(cells.cell, slots)), streams, stack)
 
 
 def _reseed_numpy() -> None:

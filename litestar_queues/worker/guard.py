@@ -63,6 +63,11 @@ def show_stacks_in(descriptor: int) -> None:
     faulthandler.register(signal.SIGUSR1, file=descriptor, all_threads=True, chain=False)
 
 
+def hide_stacks() -> None:
+    """Take back ``show_stacks_in`` for SIGUSR1, for whoever gives that signal another handler."""
+    faulthandler.unregister(signal.SIGUSR1)
+
+
 def be_killed_first(score: int) -> None:
     """Offer this process to the out-of-memory killer with *score*, 0 to 1000."""
     try:

@@ -28,6 +28,7 @@ from litestar_queues.running import Beginning, Execution
 from litestar_queues.worker import leftovers
 from litestar_queues.worker.birth import Worker
 from litestar_queues.worker.interrupts import Interrupts
+from litestar_queues.worker.restoring import Baseline
 from litestar_queues.worker.speaking import Speaker
 
 _PATIENCE = 0.5
@@ -57,10 +58,14 @@ class Server:
         """Run jobs until the master closes the queue."""
         asyncio.set_event_loop(self._loop)
         self._interrupts.install()
+        baseline = Baseline(self._worker)
         jobs = self._worker.jobs
         try:
             while not self.leaves_processes:
                 self._serve_one(wire.receive_run(jobs))
+                if self._loop.is_closed():  # by a synchronous task, as the idiom of old was
+                    self._loop = uvloop.new_event_loop()
+                baseline.restore(self._loop)
         except wire.ChannelClosed:
             return
         finally:

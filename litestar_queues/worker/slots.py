@@ -25,6 +25,7 @@ from litestar_queues.running import Execution
 from litestar_queues.worker import leftovers, stepping
 from litestar_queues.worker.birth import Worker
 from litestar_queues.worker.interrupts import Interrupts
+from litestar_queues.worker.restoring import Baseline
 from litestar_queues.worker.serving import begin, send_end, warn_of_ended
 from litestar_queues.worker.speaking import Speaker
 
@@ -42,6 +43,7 @@ class SlotServer:
         self._threads = ThreadPoolExecutor(len(worker.cells), thread_name_prefix="lq-slot")
         self._running: set[asyncio.Future[wire.Done | wire.Failed]] = set()
         self._is_closed = False
+        self._is_over = False
         self._is_listening = False
         self._may_leave = False
         """A job since the worker was last idle was allowed to leave processes behind."""
@@ -53,8 +55,10 @@ class SlotServer:
         """Run jobs until the master closes the queue and those that run have ended."""
         asyncio.set_event_loop(self._loop)
         self._interrupts.install()
+        self._baseline = Baseline(self._worker)
         self._listen()
-        self._loop.run_forever()
+        while not self._is_over:
+            self._loop.run_forever()  # again, where a job has stopped the loop
         self._loop.close()
 
     def _listen(self) -> None:
@@ -75,7 +79,7 @@ class SlotServer:
         except wire.ChannelClosed:
             self._is_closed = True
             if not self._running:
-                self._loop.stop()
+                self._end_serving()
         self._listen()
 
     def _start(self, run: wire.Run) -> None:
@@ -130,13 +134,19 @@ class SlotServer:
         try:
             send_end(self._worker.reports, end, execution)
         except wire.ChannelClosed:  # the master is gone, and the zygote ends this process soon
-            self._loop.stop()
+            self._end_serving()
             return
         cell.end()
         self._free.append(cell)
+        if not self._running:
+            self._baseline.restore(self._loop)
         self._listen()
         if self._is_closed and not self._running:
-            self._loop.stop()
+            self._end_serving()
+
+    def _end_serving(self) -> None:
+        self._is_over = True
+        self._loop.stop()
 
     def _clear_up(self, execution: Execution) -> None:
         """End what jobs left behind, once no other runs that it may belong to."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from litestar_queues import QueueService
-from support import lasting
+from litestar_queues import QueueService, Task
+from support import lasting, logbook, zoo
 from support.apps import write_app
 from support.masters import RunningMaster
 
@@ -31,3 +31,49 @@ async def test_a_job_does_not_see_the_context_of_the_one_before(service: QueueSe
         await (await service.enqueue(sets, "somebody")).get(30)
         for says in (lasting.says_tenant, lasting.says_tenant_in_coroutine):
             assert await (await service.enqueue(says)).get(30) == "nobody"
+
+
+@pytest.mark.usefixtures("master")
+@pytest.mark.parametrize("changes", [lasting.changes_folder, lasting.handles_signals], ids=lambda task: task.name)
+async def test_what_a_coroutine_changes_of_its_process_is_put_back(
+    service: QueueService, logbook_file: Path, changes: Task[[], None]
+) -> None:
+    await assert_put_back(service, logbook_file, changes)
+
+
+@pytest.mark.fault(
+    "A32", "a job changes folder, umask, signals, an alarm, streams", "put back; the next one can be asked to stop"
+)
+async def test_what_a_function_changes_of_its_process_is_put_back(
+    service: QueueService, start_master: StartMaster, logbook_file: Path
+) -> None:
+    start_master("--concurrency", "1", serve="support.lasting").until_serving()
+    await assert_put_back(service, logbook_file, lasting.changes_all)
+
+
+async def assert_put_back(service: QueueService, logbook_file: Path, changes: Task[[], None]) -> None:
+    before = await (await service.enqueue(lasting.describes_process)).get(30)
+    await (await service.enqueue(changes)).get(30)
+    assert await (await service.enqueue(lasting.describes_process)).get(30) == before
+    record = await (await service.enqueue(lasting.clears_up)).wait(30)
+    assert "cleared-up" in [words[2] for words in logbook.read(logbook_file)], "it was not asked to stop"
+    assert "in clears_up" in (record.error or ""), "nobody looked where it stood"
+
+
+@pytest.mark.usefixtures("master")
+async def test_a_coroutine_that_stops_the_event_loop_stops_nobody_else(service: QueueService) -> None:
+    await assert_alone(service, lasting.stops_loop)
+
+
+async def test_a_function_that_closes_the_event_loop_spoils_it_for_nobody_else(
+    service: QueueService, start_master: StartMaster
+) -> None:
+    start_master("--concurrency", "1", "--import", "support.lasting").until_serving()
+    await assert_alone(service, lasting.closes_loop)
+
+
+async def assert_alone(service: QueueService, ends: Task[[], None]) -> None:
+    pid = (await (await service.enqueue(lasting.describes_process)).get(30))["pid"]
+    await (await service.enqueue(ends)).wait(30)
+    assert await (await service.enqueue(zoo.good_async, "text")).get(30) == "TEXT"
+    assert (await (await service.enqueue(lasting.describes_process)).get(30))["pid"] == pid

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
+import signal
+import sys
+import threading
+import time
 from contextvars import ContextVar
 
+from support import logbook
 from support.runs import task
 from support.zoo import good
 
@@ -57,3 +63,73 @@ def says_tenant() -> str:
 @task
 async def says_tenant_in_coroutine() -> str:
     return tenant.get()
+
+
+@task
+async def changes_folder() -> None:
+    os.chdir("/")
+    os.umask(0o777)
+
+
+@task
+def changes_all() -> None:
+    """Change whatever is put back."""
+    os.chdir("/")
+    os.umask(0o777)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2, signal.SIGALRM})
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.stdout = sys.stderr = io.StringIO()
+    asyncio.run(asyncio.sleep(0))  # which leaves the main thread without an event loop
+
+
+@task
+async def handles_signals() -> None:
+    """Take the signals by way of the event loop, and keep them."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        asyncio.get_running_loop().add_signal_handler(number, print, "taken")
+
+
+@task
+def describes_process() -> dict[str, str]:
+    loop = None
+    if threading.current_thread() is threading.main_thread():
+        loop = asyncio.get_event_loop_policy().get_event_loop()
+    umask = os.umask(0)
+    os.umask(umask)
+    return {
+        "pid": str(os.getpid()),
+        "folder": os.getcwd(),
+        "umask": oct(umask),
+        "alarm": str(signal.getitimer(signal.ITIMER_REAL)),
+        "mask": str(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+        "handlers": str([signal.getsignal(number) for number in range(1, 32)]),
+        "streams": f"{type(sys.stdout)} {type(sys.stderr)}",
+        "loop": f"{type(loop)} {loop is not None and loop.is_closed()}",
+    }
+
+
+@task(timeout=0.2, kill_grace=20)
+def clears_up() -> None:
+    try:
+        while True:
+            time.sleep(0.005)
+    finally:
+        logbook.write("cleared-up")
+
+
+@task
+def closes_loop() -> None:
+    """Use the main thread's event loop as synchronous code did before there was ``asyncio.run``."""
+    loop = asyncio.get_event_loop_policy().get_event_loop()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+
+@task
+async def stops_loop() -> None:
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(0.02)
