@@ -217,8 +217,16 @@ class Event(Struct, tag="event", array_like=True):
     payload: str | None
 
 
+class Stood(Struct, tag="stood", array_like=True):
+    """Where a coroutine waited when it was asked to stop: the stack of its thread does not show that."""
+
+    number: Count
+    fence: Count
+    stack: str
+
+
 Command = Fork | Run
-Report = Ready | Done | Failed | Progress | Log | Event
+Report = Ready | Done | Failed | Progress | Log | Event | Stood
 ZygoteReport = Imported | ImportFailed | Forked | ForkFailed | Exited
 
 _encode = msgspec.msgpack.Encoder().encode

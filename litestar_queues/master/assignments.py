@@ -33,7 +33,7 @@ from litestar_queues.lifecycle import (
 )
 from litestar_queues.master import strays
 from litestar_queues.master.process import WorkerProcess
-from litestar_queues.master.stacks import place_in
+from litestar_queues.master.stacks import MAX_STACK, place_in
 from litestar_queues.models import ClaimedJob, ErrorReport, Receipt
 from litestar_queues.wire import Done, Failed, Run
 
@@ -50,8 +50,22 @@ class Stop(Struct):
     stack: str | None = None
     thread: int = 0
     """The thread to look at in *stack*; 0 for the main one."""
+    awaits: str | None = None
+    """Where its coroutine waited, if it did."""
     blocked: int = 0
     """Microseconds for which it kept the event loop from a neighbour that ran out of time."""
+
+    def place(self, *, is_alone: bool) -> str | None:
+        """Return the line that it was at; beside others (not *is_alone*) the main thread may have been at one of theirs."""
+        on_thread, waiting = place_in(self.stack, self.thread), place_in(self.awaits)
+        return on_thread or waiting if is_alone else waiting or on_thread
+
+    def shown(self) -> str | None:
+        """Return all that is known of where it stood."""
+        if self.awaits is None:
+            return self.stack
+        waits = f"Coroutine (most recent await first):\n{self.awaits}"
+        return waits if place_in(self.stack) is None else f"{self.stack}\n\n{waits}"
 
 
 class Assignment:
@@ -170,7 +184,7 @@ class Assignment:
             return Succeeded(report.result, report.successors), receipt
         match report.kind:
             case "interrupted" if self.stop is not None:
-                return self._stopped(self.stop, None), receipt
+                return self._stopped(self.stop, None, report.error.traceback), receipt
             case "cancelled":
                 return Cancelled(report.error), receipt
             case "snoozed":
@@ -203,23 +217,30 @@ class Assignment:
             return Suspected(worker.exit, worker.stack.read()), receipt
         return Crashed(worker.exit, worker.stack.read()), receipt
 
-    def _stopped(self, stop: Stop, exit: str | None) -> Outcome:
+    def stood(self, stack: str) -> None:
+        """Take note of where its coroutine waits, now that it is asked to stop."""
+        if self.stop is not None:
+            self.stop.awaits = stack[:MAX_STACK]
+
+    def _stopped(self, stop: Stop, exit: str | None, trace: str | None = None) -> Outcome:
+        """Return what a run came to that was made to stop; *trace* is how it ended, if it did so by itself."""
         match stop.reason:
             case Reason.TIMEOUT:
-                return TimedOut(self._timeout_error(stop), stop.stack, exit)
+                return TimedOut(self._timeout_error(stop, trace), stop.shown(), exit)
             case Reason.CANCEL:
-                return Cancelled(ErrorReport("JobCancelled", "cancelled while it was running"), stop.stack, exit)
+                error = ErrorReport("JobCancelled", "cancelled while it was running", trace)
+                return Cancelled(error, stop.shown(), exit)
             case Reason.MEMORY:
-                return OverMemory(self._memory_error(), stop.stack, exit)
+                return OverMemory(self._memory_error(), stop.shown(), exit)
             case _:
-                return Returned("the master was stopped", stop.stack)
+                return Returned("the master was stopped", stop.shown())
 
-    def _timeout_error(self, stop: Stop) -> ErrorReport:
-        place = place_in(stop.stack, stop.thread)
+    def _timeout_error(self, stop: Stop, trace: str | None) -> ErrorReport:
+        place = stop.place(is_alone=len(self.worker.cells) == 1)
         what = f"ran past its timeout of {(self.job.timeout or 0) / SECOND:g} s"
         if stop.blocked:
             what = f"blocked its worker's event loop for {stop.blocked / SECOND:.1f} s, so that a neighbour ran out of time"
-        return ErrorReport("TimeoutError", what + (f", at {place}" if place else ""))
+        return ErrorReport("TimeoutError", what + (f", at {place}" if place else ""), trace)
 
     def _memory_error(self) -> ErrorReport:
         used, limit = (self.rss or 0) / MEBIBYTE, (self.job.max_rss or 0) / MEBIBYTE

@@ -252,7 +252,7 @@ class Crew:
         match report:
             case wire.Done() | wire.Failed():
                 self._ended(worker, report)
-            case wire.Progress() | wire.Log() | wire.Event():
+            case wire.Progress() | wire.Log() | wire.Event() | wire.Stood():
                 self._recorder.spoke(self._lane_of(worker), report)
             case wire.Ready():
                 self._ready(worker)

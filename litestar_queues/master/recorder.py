@@ -28,15 +28,19 @@ class Recorder:
         self._pause = pause
         """Called when so much waits for the store that no worker should be read."""
 
-    def spoke(self, lane: Lane | None, report: wire.Progress | wire.Log | wire.Event) -> None:
-        """Take what a job said."""
+    def spoke(self, lane: Lane | None, report: wire.Progress | wire.Log | wire.Event | wire.Stood) -> None:
+        """Take what a job said, or its worker of where it stood."""
         if lane is None:
             return
         assignment = lane.assignments.get(report.number)
         if assignment is None or not assignment.is_for(report.number, report.fence):
             # A thread that an earlier job left running: its words belong to that job, while we know it.
             assignment = lane.last
-        if assignment is not None and assignment.is_for(report.number, report.fence):
+        if assignment is None or not assignment.is_for(report.number, report.fence):
+            return
+        if isinstance(report, wire.Stood):
+            assignment.stood(report.stack)
+        else:
             self._say(assignment, report)
 
     def wrote(self, worker: WorkerProcess, lane: Lane | None, stream: str, line: str) -> None:

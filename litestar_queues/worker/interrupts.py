@@ -2,23 +2,28 @@
 
 The master writes which run is to stop into its cell and sends SIGUSR2. The handler runs in the
 main thread between two bytecodes, and looks at each run that is here *now*: does its cell mean
-this run, and is the run in the user's code (its gate is open)? Then a coroutine is cancelled, and
-``JobInterrupted`` is raised in the thread of a synchronous task. Code that stays in C never gets
+this run, and is the run in the user's code (its gate is open)? Then a coroutine is cancelled, once
+the master has been told at which line it waits, and ``JobInterrupted`` is raised in the thread of a
+synchronous task. Code that stays in C never gets
 here: that is what the kill is for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import signal
+import socket
 import threading
 from types import FrameType
 from typing import Any
 
+from litestar_queues import wire
 from litestar_queues.cell import Cell, Reason
 from litestar_queues.events.context import TaskExecutionContext
 from litestar_queues.exceptions import JobInterrupted
+from litestar_queues.worker import standing
 
 _raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
@@ -64,6 +69,7 @@ class Gate:
             return
         context.mark_cancelled()
         if self._task is not None:
+            self._interrupts.tell(context, self._task)
             # The loop may be in the middle of anything: hand it over as another thread would.
             self._task.get_loop().call_soon_threadsafe(self._task.cancel)
         elif self._thread == threading.get_ident():
@@ -75,8 +81,9 @@ class Gate:
 class Interrupts:
     """The gates of the runs that are here, and the signal that has them looked at."""
 
-    def __init__(self) -> None:
+    def __init__(self, reports: socket.socket) -> None:
         self.gates: dict[Cell, Gate] = {}
+        self._reports = reports
 
     def install(self) -> None:
         """Take SIGUSR2; from the main thread."""
@@ -85,6 +92,14 @@ class Interrupts:
     def gate(self, cell: Cell) -> Gate:
         """Return the gate of the run that *cell* shows."""
         return Gate(cell, self)
+
+    def tell(self, context: TaskExecutionContext, task: asyncio.Task[Any]) -> None:
+        """Tell the master where a coroutine waits. Now: it may not heed the cancellation, and be killed."""
+        is_waiting = asyncio.current_task(task.get_loop()) is not task
+        stack = standing.stack_of(task) if is_waiting else ""
+        if stack:
+            with contextlib.suppress(wire.ChannelClosed):  # the zygote ends this process soon
+                wire.send(self._reports, wire.Stood(context.number, context.fence, stack))
 
     def _look(self, number: int, frame: FrameType | None) -> None:
         for gate in list(self.gates.values()):

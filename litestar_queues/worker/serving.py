@@ -47,7 +47,7 @@ class Server:
         self._worker = worker
         self._cell = worker.cells[0]
         self._clock = clock
-        self._interrupts = Interrupts()
+        self._interrupts = Interrupts(worker.reports)
         self._gate = self._interrupts.gate(self._cell)
         self._loop = uvloop.new_event_loop()
         self._pid = os.getpid()

@@ -37,7 +37,7 @@ class SlotServer:
         self._worker = worker
         self._clock = clock
         self._free = list(reversed(worker.cells))
-        self._interrupts = Interrupts()
+        self._interrupts = Interrupts(worker.reports)
         self._loop = uvloop.new_event_loop()
         self._loop.set_task_factory(stepping.make_task)
         self._threads = ThreadPoolExecutor(len(worker.cells), thread_name_prefix="lq-slot")

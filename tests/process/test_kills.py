@@ -14,12 +14,18 @@ from pathlib import Path
 import pytest
 
 from litestar_queues import QueueService, TaskResult
-from support import logbook, zoo
+from support import lasting, logbook, zoo
+from support.apps import write_app
 from support.masters import TESTS, RunningMaster
 from support.waiting import eventually, wait_until
 
 pytestmark = pytest.mark.anyio
 StartMaster = Callable[..., RunningMaster]
+LINE_OF_WAIT = 1 + next(
+    number
+    for number, line in enumerate(Path(lasting.__file__).read_text().splitlines())
+    if line.endswith("# the line where it hangs")
+)
 
 
 @pytest.mark.fault("A1", "kill -9 of a worker in the middle of a job", "run again once, no retry spent, events kept")
@@ -330,3 +336,28 @@ async def test_a_job_adds_others_with_its_completion_and_none_without(
     assert (await following.wait(30)).result == "next"
     assert not logbook.started(logbook_file, "never")
     assert (await service.get_statistics()).total == 3
+
+
+@pytest.mark.fault("A35", "a coroutine that waits for ever", "the line where it waits is in its record")
+@pytest.mark.parametrize("slots", [1, 4])
+async def test_the_record_of_a_coroutine_that_waited_for_ever_names_the_line(
+    service: QueueService, start_master: StartMaster, logbook_file: Path, tmp_path: Path, url: str, slots: int
+) -> None:
+    app = write_app(tmp_path, url, worker=f"max_concurrency=1, slots={slots}")
+    start_master(*app, "--import", "support.lasting", serve=None, url=None).until_serving()
+    results = {
+        task.name: await service.enqueue(task)
+        for task in (lasting.hangs_on_await, lasting.hangs_on_task, lasting.hangs_and_swallows)
+    }
+    for name, result in results.items():
+        record = await result.wait(30)
+        [attempt] = record.attempts
+        assert attempt.outcome == "timed_out"
+        assert f'lasting.py", line {LINE_OF_WAIT} in _wait_for_ever' in (record.error or "")
+        assert f" in {name}" in (attempt.stack or "")
+    cancelled = await service.enqueue(lasting.hangs_on_await.using(timeout=None))
+    wait_until(lambda: len(logbook.started(logbook_file, "waiting")) == 4, "it waits")
+    await cancelled.cancel()
+    [attempt] = (await cancelled.wait(30)).attempts
+    assert " in _wait_for_ever" in (attempt.stack or "")
+    assert "# the line where it hangs" in (attempt.error.traceback or "" if attempt.error else "")

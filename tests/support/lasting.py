@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 import signal
@@ -133,3 +134,25 @@ def closes_loop() -> None:
 async def stops_loop() -> None:
     asyncio.get_running_loop().stop()
     await asyncio.sleep(0.02)
+
+
+@task(timeout=0.2, kill_grace=20)
+async def hangs_on_await() -> None:
+    await _wait_for_ever()
+
+
+@task(timeout=0.2, kill_grace=20)
+async def hangs_on_task() -> None:
+    await asyncio.gather(asyncio.sleep(0), _wait_for_ever())
+
+
+@task(timeout=0.2, kill_grace=0.2)
+async def hangs_and_swallows() -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        await _wait_for_ever()
+    await asyncio.sleep(1000)
+
+
+async def _wait_for_ever() -> None:
+    logbook.write("start", "waiting")
+    await asyncio.sleep(1000)  # the line where it hangs
