@@ -13,6 +13,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
+from contextvars import Context
 
 from litestar_queues.exceptions import QueueError, StoreError
 from litestar_queues.models import TERMINAL
@@ -108,7 +109,8 @@ class _Watch:
         self._asks_whole = True
         self.ring()
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            # In a context of its own: it is not the first waiter's, and does not end with that job.
+            self._task = asyncio.get_running_loop().create_task(self._run(), context=Context())
         try:
             await waiter.ended
         finally:

@@ -68,7 +68,7 @@ def _work(newborn: Newborn, config: QueueConfig) -> int:
     wire.send(worker.reports, wire.Ready(os.getpid()))
     server = serving.Server(worker, clock) if len(worker.cells) == 1 else slots.SlotServer(worker, clock)
     server.serve()
-    if server.leaves_processes:
+    if server.is_last:
         exit_for_good(within=_PATIENCE)
     return 0
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import fcntl
 import os
 import socket
 import termios
 import time
 from contextvars import copy_context
-
-import uvloop
 
 from litestar_queues import wire
 from litestar_queues.cell import Cell
@@ -26,6 +25,7 @@ from litestar_queues.events.context import TaskExecutionContext
 from litestar_queues.exceptions import JobInterrupted
 from litestar_queues.running import Beginning, Execution
 from litestar_queues.worker import leftovers
+from litestar_queues.worker.belongings import PATIENCE, Ending, JobLoop, Left
 from litestar_queues.worker.birth import Worker
 from litestar_queues.worker.interrupts import Interrupts
 from litestar_queues.worker.restoring import Baseline
@@ -49,10 +49,10 @@ class Server:
         self._clock = clock
         self._interrupts = Interrupts(worker.reports)
         self._gate = self._interrupts.gate(self._cell)
-        self._loop = uvloop.new_event_loop()
+        self._loop = JobLoop()
         self._pid = os.getpid()
-        self.leaves_processes = False
-        """A job that was allowed to has left processes behind: this worker's last."""
+        self.is_last = False
+        """A job has left something that is allowed to live on, or would not end: this worker's last."""
 
     def serve(self) -> None:
         """Run jobs until the master closes the queue."""
@@ -61,10 +61,10 @@ class Server:
         baseline = Baseline(self._worker)
         jobs = self._worker.jobs
         try:
-            while not self.leaves_processes:
+            while not self.is_last:
                 self._serve_one(wire.receive_run(jobs))
                 if self._loop.is_closed():  # by a synchronous task, as the idiom of old was
-                    self._loop = uvloop.new_event_loop()
+                    self._loop = JobLoop()
                 baseline.restore(self._loop)
         except wire.ChannelClosed:
             return
@@ -81,13 +81,15 @@ class Server:
         if os.getpid() != self._pid:
             # A child that the task forked and that came back from it: there is one server, and it is not this.
             os._exit(1)
+        if not self._loop.is_closed() and not self._loop.rest.is_empty():
+            self._end_rest(execution.context)
         if leftovers.has_children():
             self._clear_up(run, execution.context)
         for stream in self._worker.streams:
             stream.finish(execution.context)
         _until_read()
         end.dropped = speaker.dropped
-        end.is_last = self.leaves_processes
+        end.is_last = self.is_last
         send_end(self._worker.reports, end, execution)
         self._cell.end()
 
@@ -100,10 +102,20 @@ class Server:
             self._gate.shut()
             return execution.ended_by(error)
 
+    def _end_rest(self, context: TaskExecutionContext) -> None:
+        ended: asyncio.Future[Left] = self._loop.create_future()
+        Ending(self._loop, self._loop.rest, ended.set_result, patience=patience_for(context))
+        while not ended.done() and not self._loop.is_closed():
+            # What the job has left may raise SystemExit, which goes through the loop.
+            with contextlib.suppress(BaseException):
+                self._loop.run_until_complete(ended)
+        if ended.done():
+            self.is_last |= warn_of_rest(ended.result(), context)
+
     def _clear_up(self, run: wire.Run, context: TaskExecutionContext) -> None:
         if run.allow_background:
             # This worker takes no more jobs, so that nobody can take what lives on for a later job's.
-            self.leaves_processes = leftovers.reap_dead()
+            self.is_last |= leftovers.reap_dead()
         else:
             warn_of_ended(leftovers.end_all(), context)
 
@@ -121,6 +133,18 @@ def send_end(reports: socket.socket, end: wire.Done | wire.Failed, execution: Ex
         wire.send(reports, end)
     except wire.FrameError as error:
         wire.send(reports, execution.too_large(error))
+
+
+def patience_for(context: TaskExecutionContext) -> float | None:
+    """Return the seconds that what the job has left gets; None once it is the master who has patience with it."""
+    return None if context.is_cancelled else PATIENCE
+
+
+def warn_of_rest(left: Left, context: TaskExecutionContext) -> bool:
+    """Say in the job's log what it has left, but for generators; return whether some of it would not end."""
+    if left.cancelled or left.called or left.is_stuck:
+        context.log_sync(str(left), "warning")
+    return left.is_stuck
 
 
 def warn_of_ended(processes: list[str], context: TaskExecutionContext) -> None:

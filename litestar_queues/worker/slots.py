@@ -10,12 +10,12 @@ jobs, and each end is reported.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-
-import uvloop
+from typing import NamedTuple
 
 from litestar_queues import wire
 from litestar_queues.cell import Cell
@@ -23,10 +23,11 @@ from litestar_queues.clock import Clock
 from litestar_queues.registry import tasks
 from litestar_queues.running import Execution
 from litestar_queues.worker import leftovers, stepping
+from litestar_queues.worker.belongings import Belongings, Ending, JobLoop, Left, belongings_in
 from litestar_queues.worker.birth import Worker
 from litestar_queues.worker.interrupts import Interrupts
 from litestar_queues.worker.restoring import Baseline
-from litestar_queues.worker.serving import begin, send_end, warn_of_ended
+from litestar_queues.worker.serving import begin, patience_for, send_end, warn_of_ended, warn_of_rest
 from litestar_queues.worker.speaking import Speaker
 
 
@@ -38,7 +39,7 @@ class SlotServer:
         self._clock = clock
         self._free = list(reversed(worker.cells))
         self._interrupts = Interrupts(worker.reports)
-        self._loop = uvloop.new_event_loop()
+        self._loop = JobLoop()
         self._loop.set_task_factory(stepping.make_task)
         self._threads = ThreadPoolExecutor(len(worker.cells), thread_name_prefix="lq-slot")
         self._running: set[asyncio.Future[wire.Done | wire.Failed]] = set()
@@ -47,8 +48,10 @@ class SlotServer:
         self._is_listening = False
         self._may_leave = False
         """A job since the worker was last idle was allowed to leave processes behind."""
-        self.leaves_processes = False
-        """It did, and so this worker takes no more: nobody is to take what lives on for a later job's."""
+        self._is_stuck = False
+        """What a job left on the loop would not end."""
+        self.is_last = False
+        """One of the two, and so this worker takes no more: nobody is to take what lives on for a later job's."""
         self._pid = os.getpid()
 
     def serve(self) -> None:
@@ -58,7 +61,9 @@ class SlotServer:
         self._baseline = Baseline(self._worker)
         self._listen()
         while not self._is_over:
-            self._loop.run_forever()  # again, where a job has stopped the loop
+            # Again, where a job has stopped the loop, or a task that it has started raised SystemExit.
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                self._loop.run_forever()
         self._loop.close()
 
     def _listen(self) -> None:
@@ -98,28 +103,32 @@ class SlotServer:
             measure_cpu=False,
             beginning=beginning,
         )
+        context = copy_context()
+        belongings = belongings_in(context, self._loop)
         running: asyncio.Future[wire.Done | wire.Failed]
         if _runs_in_thread(run):
-            running = asyncio.wrap_future(
-                self._threads.submit(copy_context().run, execution.run_in_thread), loop=self._loop
-            )
+            running = asyncio.wrap_future(self._threads.submit(context.run, execution.run_in_thread), loop=self._loop)
         else:
-            context = stepping.context_of(cell, copy_context())
+            stepping.show_steps_in(context, cell)
             running = self._loop.create_task(execution.run_async(owns_task=True), context=context)
         self._running.add(running)
-        running.add_done_callback(partial(self._end, run, cell, speaker, execution))
+        running.add_done_callback(partial(self._end_rest, _Turn(run, cell, speaker, execution), belongings))
 
-    def _end(
-        self,
-        run: wire.Run,
-        cell: Cell,
-        speaker: Speaker,
-        execution: Execution,
-        running: asyncio.Future[wire.Done | wire.Failed],
-    ) -> None:
+    def _end_rest(self, turn: _Turn, belongings: Belongings, running: asyncio.Future[wire.Done | wire.Failed]) -> None:
+        """End what the job has left on the loop, if anything, and then it has ended."""
         if os.getpid() != self._pid:
             os._exit(1)  # a child that the task forked and that came back from it
+        if belongings.is_empty():
+            self._end(turn, running)
+        else:
+            patience = patience_for(turn.execution.context)
+            Ending(self._loop, belongings, partial(self._end, turn, running), patience=patience)
+
+    def _end(self, turn: _Turn, running: asyncio.Future[wire.Done | wire.Failed], left: Left | None = None) -> None:
+        run, cell, speaker, execution = turn
         self._running.discard(running)
+        if left is not None:
+            self._is_stuck |= warn_of_rest(left, execution.context)
         try:
             end = running.result()
         except asyncio.CancelledError as error:  # before its first step
@@ -130,7 +139,7 @@ class SlotServer:
         for stream in self._worker.streams:
             stream.finish(execution.context)
         end.dropped = speaker.dropped
-        end.is_last = self.leaves_processes
+        end.is_last = self.is_last
         try:
             send_end(self._worker.reports, end, execution)
         except wire.ChannelClosed:  # the master is gone, and the zygote ends this process soon
@@ -150,13 +159,23 @@ class SlotServer:
 
     def _clear_up(self, execution: Execution) -> None:
         """End what jobs left behind, once no other runs that it may belong to."""
+        self.is_last |= self._is_stuck
         if leftovers.has_children():
             if self._may_leave:
-                self.leaves_processes = leftovers.reap_dead()
-                self._is_closed |= self.leaves_processes
+                self.is_last |= leftovers.reap_dead()
             else:
                 warn_of_ended(leftovers.end_all(), execution.context)
+        self._is_closed |= self.is_last
         self._may_leave = False
+
+
+class _Turn(NamedTuple):
+    """A job, and what it occupies."""
+
+    run: wire.Run
+    cell: Cell
+    speaker: Speaker
+    execution: Execution
 
 
 def _runs_in_thread(run: wire.Run) -> bool:

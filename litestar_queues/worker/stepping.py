@@ -26,6 +26,11 @@ class Stepped(Coroutine[Any, Any, Any]):
         self._coroutine = coroutine
         self._cell = cell
 
+    @property
+    def wrapped(self) -> Coroutine[Any, Any, Any]:
+        """The coroutine itself."""
+        return self._coroutine
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._coroutine, name)  # its frame, for those who print stacks
 
@@ -61,7 +66,6 @@ def make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, context: Context 
     return asyncio.Task(coroutine, loop=loop, context=context)
 
 
-def context_of(cell: Cell, base: Context) -> Context:
-    """Return *base* as the context of the job that *cell* shows."""
-    base.run(_cell.set, cell)
-    return base
+def show_steps_in(context: Context, cell: Cell) -> None:
+    """Make *context* that of the job which *cell* shows."""
+    context.run(_cell.set, cell)

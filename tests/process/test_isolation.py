@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from litestar_queues import QueueService, Task
+from litestar_queues import QueueService, Task, TaskResult
 from support import lasting, logbook, zoo
 from support.apps import write_app
 from support.masters import RunningMaster
@@ -77,3 +77,75 @@ async def assert_alone(service: QueueService, ends: Task[[], None]) -> None:
     await (await service.enqueue(ends)).wait(30)
     assert await (await service.enqueue(zoo.good_async, "text")).get(30) == "TEXT"
     assert (await (await service.enqueue(lasting.describes_process)).get(30))["pid"] == pid
+
+
+@pytest.mark.fault("A29", "a coroutine leaves an asyncio task, and is retried", "the task has ended before the retry")
+@pytest.mark.usefixtures("master")
+async def test_what_a_coroutine_has_started_ends_with_its_attempt(service: QueueService, logbook_file: Path) -> None:
+    result = await service.enqueue(lasting.leaves_a_ticker)
+    record = await result.wait(30)
+    assert [attempt.outcome for attempt in record.attempts] == ["timed_out", "succeeded"]
+    lines = [words[2] for words in logbook.read(logbook_file)]
+    assert "tick-1" in lines
+    assert "tick-1" not in lines[lines.index("tick-2") :]
+    await assert_warned(result, "1 tasks or timers", "in _tick")
+    await (await service.enqueue(lasting.takes_a_while, 0.05)).get(30)
+    assert logbook.read(logbook_file)[len(lines) :] == []
+
+
+@pytest.mark.usefixtures("master")
+async def test_a_timer_that_a_coroutine_has_set_does_not_ring_after_it(
+    service: QueueService, logbook_file: Path
+) -> None:
+    result = await service.enqueue(lasting.leaves_a_timer)
+    await result.get(30)
+    await (await service.enqueue(lasting.takes_a_while, 0.1)).get(30)
+    assert logbook.read(logbook_file) == []
+    await assert_warned(result, "1 tasks or timers", "write")
+
+
+@pytest.mark.usefixtures("master")
+@pytest.mark.parametrize(
+    "leaves", [lasting.leaves_a_generator, lasting.breaks_out_of_generator], ids=lambda task: task.name
+)
+async def test_a_generator_that_a_coroutine_has_left_is_closed_before_the_job_has_ended(
+    service: QueueService, logbook_file: Path, leaves: Task[[], None]
+) -> None:
+    await (await service.enqueue(leaves)).wait(30)
+    assert [words[2] for words in logbook.read(logbook_file)] == ["generator-closed"]
+
+
+@pytest.mark.usefixtures("master")
+async def test_a_task_that_will_not_end_is_waited_for_only_so_long_and_goes_with_its_worker(
+    service: QueueService, logbook_file: Path
+) -> None:
+    pid = await (await service.enqueue(lasting.takes_a_while, 0.0)).get(30)
+    result = await service.enqueue(lasting.leaves_stubborn)
+    await result.get(30)
+    await assert_warned(result, "2 tasks or timers", "not all of it has ended, so this worker is replaced")
+    assert await (await service.enqueue(lasting.takes_a_while, 0.0)).get(30) != pid
+
+
+@pytest.mark.fault("A29", "a coroutine at its timeout leaves a call in a thread", "killed with it: nothing lives on")
+@pytest.mark.usefixtures("master")
+async def test_a_coroutine_at_its_timeout_has_not_ended_while_its_thread_works(
+    service: QueueService, logbook_file: Path
+) -> None:
+    record = await (await service.enqueue(lasting.leaves_a_thread_behind)).wait(30)
+    assert [attempt.outcome for attempt in record.attempts] == ["timed_out"]
+    assert "SIGKILL" in (record.attempts[0].exit or "")
+    lines = len(logbook.read(logbook_file))
+    await (await service.enqueue(lasting.takes_a_while, 0.05)).get(30)
+    assert len(logbook.read(logbook_file)) == lines
+
+
+@pytest.mark.usefixtures("master")
+async def test_a_task_on_the_loop_that_exits_ends_nobody_but_itself(service: QueueService) -> None:
+    pid = await (await service.enqueue(lasting.takes_a_while, 0.0)).get(30)
+    await (await service.enqueue(lasting.leaves_an_exit)).wait(30)
+    assert await (await service.enqueue(lasting.takes_a_while, 0.0)).get(30) == pid
+
+
+async def assert_warned(result: TaskResult[None], *words: str) -> None:
+    said = [event.message or "" for event in await result.events() if event.type == "task.log"]
+    assert any(all(word in line for word in words) for line in said), said

@@ -347,13 +347,14 @@ async def cancels_all() -> None:
 
 @task
 async def blocks_later() -> None:
-    """Leave a callback that keeps the event loop for a while."""
+    """Leave a thread that gives the event loop a callback, which keeps it for a while."""
 
     def blocking() -> None:
         logbook.write("start", "blocked")
         time.sleep(0.4)
 
-    asyncio.get_running_loop().call_later(0.02, blocking)
+    loop = asyncio.get_running_loop()
+    threading.Timer(0.02, loop.call_soon_threadsafe, (blocking,)).start()
 
 
 @task

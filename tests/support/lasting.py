@@ -10,8 +10,10 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator
 from contextvars import ContextVar
 
+from litestar_queues import INJECTED, TaskExecutionContext
 from support import logbook
 from support.runs import task
 from support.zoo import good
@@ -156,3 +158,90 @@ async def hangs_and_swallows() -> None:
 async def _wait_for_ever() -> None:
     logbook.write("start", "waiting")
     await asyncio.sleep(1000)  # the line where it hangs
+
+
+_kept: list[object] = []
+"""What a program of another day keeps in its modules."""
+
+
+@task(timeout=0.2, kill_grace=20, retries=1, retry_backoff=0.0)
+async def leaves_a_ticker(_task_context: TaskExecutionContext = INJECTED) -> None:
+    """Start a task that goes on for ever, and time out; the second time, go on for a while."""
+    attempt = _task_context.attempt
+    _kept.append(asyncio.create_task(_tick(f"tick-{attempt}")))
+    await asyncio.sleep(1000 if attempt == 1 else 0.1)
+
+
+@task
+async def leaves_a_timer() -> None:
+    asyncio.get_running_loop().call_later(0.02, logbook.write, "rung")
+
+
+@task
+async def leaves_a_generator() -> None:
+    generator = _numbers()
+    _kept.append(generator)
+    async for _ in generator:
+        break
+
+
+@task
+async def breaks_out_of_generator() -> None:
+    async for _ in _numbers():
+        raise ValueError("on purpose")
+
+
+@task
+async def leaves_stubborn() -> None:
+    """Leave a task that does not end when it is asked to, and one that is asked once."""
+    _kept.append(asyncio.create_task(_refuse()))
+    _kept.append(asyncio.create_task(_tick("tick")))
+    await asyncio.sleep(0.01)
+
+
+@task(timeout=0.2, kill_grace=0.3)
+async def leaves_a_thread_behind() -> None:
+    await asyncio.to_thread(_work_for_ever)
+
+
+@task
+async def leaves_an_exit() -> None:
+    asyncio.get_running_loop().create_task(_exit())
+    await asyncio.sleep(0.01)
+
+
+@task
+async def takes_a_while(seconds: float) -> int:
+    await asyncio.sleep(seconds)
+    return os.getpid()
+
+
+async def _tick(name: str) -> None:
+    while True:
+        logbook.write(name)
+        await asyncio.sleep(0.005)
+
+
+async def _numbers() -> AsyncIterator[int]:
+    try:
+        yield 1
+        yield 2
+    finally:
+        await asyncio.sleep(0)
+        logbook.write("generator-closed")
+
+
+async def _refuse() -> None:
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(1000)
+
+
+def _work_for_ever() -> None:
+    while True:
+        logbook.write("thread-works")
+        time.sleep(0.005)
+
+
+async def _exit() -> None:
+    sys.exit(3)

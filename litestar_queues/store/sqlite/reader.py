@@ -13,6 +13,7 @@ import os
 import sqlite3
 import sys
 import threading
+from contextvars import Context
 from typing import Any
 
 import aiosqlite
@@ -92,7 +93,7 @@ class Reader:
                 raise StoreError(msg)
             opening = self._openings.get(loop)
             if opening is None or opening.done():  # and failed, or it would have been used
-                opening = self._openings[loop] = loop.create_task(self._connect_somehow())
+                opening = self._openings[loop] = loop.create_task(self._connect_somehow(), context=Context())
             dead = [self._openings.pop(loop) for loop in list(self._openings) if loop.is_closed()]
         for each in dead:
             await _close(each)
