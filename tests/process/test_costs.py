@@ -11,6 +11,7 @@ import signal
 import socket
 import sqlite3
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -236,9 +237,10 @@ class OneWorker:
         self.master_reports, reports = wire.pair()
         self.master_reports.setblocking(False)
         streams = (JobStream("stdout", 1, SystemClock()), JobStream("stderr", 2, SystemClock()))
-        worker = Worker("default/1", "sqlite:///none", reports, jobs, (cells.cell(0),), streams)
+        stack = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the other ends)
+        worker = Worker("default/1", "sqlite:///none", reports, jobs, (cells.cell(0),), streams, stack.fileno())
         self.server = serving.Server(worker, SystemClock())
-        self.ends = (self.master_jobs, jobs, self.master_reports, reports)
+        self.ends = (self.master_jobs, jobs, self.master_reports, reports, stack)
 
     def serve(self, task: str, count: int) -> int:
         """Have *count* jobs run; return how many frames came up."""
@@ -258,6 +260,8 @@ class OneWorker:
 @pytest.fixture
 def one_worker(cells: CellFile, monkeypatch: pytest.MonkeyPatch) -> Iterator[OneWorker]:
     monkeypatch.setattr(serving, "_unread", lambda descriptor: 0)  # what pytest has there instead is not a pipe
+    for name in ("stdout", "stderr"):  # the worker puts its own there
+        monkeypatch.setattr(sys, name, getattr(sys, name))
     handler = signal.getsignal(signal.SIGUSR2)
     made = OneWorker(cells)
     yield made

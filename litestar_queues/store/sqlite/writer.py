@@ -237,7 +237,9 @@ class Writer:
                 operation.error = full(self._location)
         return [operation for operation in group if operation.is_vital]
 
-    def _write(self, group: list[Operation]) -> list[tuple[Transaction, frozenset[str]]]:
+    def _write(
+        self, group: list[Operation], *, may_use_ballast: bool = True
+    ) -> list[tuple[Transaction, frozenset[str]]]:
         """Write *group* in one transaction, or each for itself if one fails; return what was committed, and by whom."""
         if not group:
             return []
@@ -254,11 +256,16 @@ class Writer:
             self._rollback()
             if isinstance(error, _OneFailed) and len(group) > 1:
                 # Each for itself, so that a bad one does not hurt the others.
-                return [written for operation in group for written in self._write([operation])]
+                return [
+                    written
+                    for operation in group
+                    for written in self._write([operation], may_use_ballast=may_use_ballast)
+                ]
             cause = error.__cause__ if isinstance(error, _OneFailed) else error
             is_vital = any(operation.is_vital for operation in group)
-            if is_vital and is_full(error.__cause__ or error) and self._ballast.give_up():
-                return self._write(self._admit(group))
+            if is_vital and may_use_ballast and is_full(error.__cause__ or error) and self._ballast.give_up():
+                # Once: SQLite may call full what the file system does not, and then the room would be there again.
+                return self._write(self._admit(group), may_use_ballast=False)
             for operation in group:
                 operation.error = explain(cause or error, self._location)
             return []
