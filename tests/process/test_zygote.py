@@ -271,6 +271,7 @@ async def test_a_zygote_killed_at_its_import_is_no_pool_that_cannot_start(
     flag = tmp_path / "waits"
     (tmp_path / "waits_at_import.py").write_text(WAITS_AT_IMPORT.format(flag=str(flag)))
     master = start_master("--import", "waits_at_import", "--concurrency", "1").until_serving()
+    wait_until(master.workers, "there is a worker")
     flag.touch()
     [first] = master.zygotes_proper()
     os.kill(first, signal.SIGKILL)
