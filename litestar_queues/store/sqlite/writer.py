@@ -230,8 +230,9 @@ class Writer:
 
     def _admit(self, group: list[Operation]) -> list[Operation]:
         """Return what may be written: while the ballast is spent, what is vital. Refuse the rest."""
-        if not self._ballast.is_spent():
-            return group
+        return self._only_vital(group) if self._ballast.is_spent() else group
+
+    def _only_vital(self, group: list[Operation]) -> list[Operation]:
         for operation in group:
             if not operation.is_vital:
                 operation.error = full(self._location)
@@ -265,7 +266,7 @@ class Writer:
             is_vital = any(operation.is_vital for operation in group)
             if is_vital and may_use_ballast and is_full(error.__cause__ or error) and self._ballast.give_up():
                 # Once: SQLite may call full what the file system does not, and then the room would be there again.
-                return self._write(self._admit(group), may_use_ballast=False)
+                return self._write(self._only_vital(group), may_use_ballast=False)
             for operation in group:
                 operation.error = explain(cause or error, self._location)
             return []
