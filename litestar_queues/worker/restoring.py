@@ -62,6 +62,10 @@ class Baseline:
         asyncio.set_event_loop(loop)
         sys.stdout, sys.stderr = self._streams
 
+    def close(self) -> None:
+        """Let go of what it holds."""
+        os.close(self._folder)
+
     def _handlers_now(self) -> list[Any]:
         return [_signal.getsignal(number) for number in _WATCHED]
 

@@ -70,6 +70,7 @@ class Server:
             return
         finally:
             self._loop.close()
+            baseline.close()
 
     def _serve_one(self, run: wire.Run) -> None:
         beginning = begin(self._cell, run, self._clock)

@@ -65,6 +65,7 @@ class SlotServer:
             with contextlib.suppress(SystemExit, KeyboardInterrupt):
                 self._loop.run_forever()
         self._loop.close()
+        self._baseline.close()
 
     def _listen(self) -> None:
         """Take jobs while a slot is free."""
