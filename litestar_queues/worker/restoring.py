@@ -36,7 +36,8 @@ _WATCHED = tuple(
         ),
     )
 )
-_SET_MASK = int(signal.SIG_SETMASK)
+_BLOCK, _SET_MASK = int(signal.SIG_BLOCK), int(signal.SIG_SETMASK)
+_IGNORE = int(signal.SIG_IGN)
 
 
 class Baseline:
@@ -53,10 +54,11 @@ class Baseline:
     def restore(self, loop: asyncio.AbstractEventLoop) -> None:
         """Make it so again, between jobs, in the main thread; *loop* is that of its jobs."""
         _signal.alarm(0)  # first: without its handler it would be the end of this process
+        if _signal.pthread_sigmask(_BLOCK, ()):  # which tells those that are blocked
+            _unblock()
         handlers = self._handlers_now()
         if handlers != self._handlers:
             self._restore_handlers(handlers, loop)
-        _signal.pthread_sigmask(_SET_MASK, ())
         os.fchdir(self._folder)
         os.umask(self._umask)
         asyncio.set_event_loop(loop)
@@ -79,3 +81,13 @@ class Baseline:
             _signal.signal(number, before)
             if number == signal.SIGUSR1:
                 guard.show_stacks_in(self._stack)
+
+
+def _unblock() -> None:
+    """Let all signals come again, but not those that came meanwhile: they were the job's, and may be deadly."""
+    for number in _signal.sigpending():
+        handler = _signal.getsignal(number)
+        _signal.signal(number, _IGNORE)  # the kernel forgets what is ignored
+        if number not in _WATCHED and handler is not None:
+            _signal.signal(number, handler)
+    _signal.pthread_sigmask(_SET_MASK, ())

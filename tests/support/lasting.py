@@ -79,9 +79,10 @@ def changes_all() -> None:
     """Change whatever is put back."""
     os.chdir("/")
     os.umask(0o777)
-    signal.setitimer(signal.ITIMER_REAL, 0.01)
-    signal.signal(signal.SIGALRM, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2, signal.SIGALRM})
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 1)
+    while signal.SIGALRM not in signal.sigpending():  # which would be the end of the process, unblocked
+        time.sleep(0.001)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
