@@ -17,7 +17,7 @@ from litestar_queues.store.sqlite.migrations import STEPS, migrate, version_of
 from support import vfs
 from support.masters import TESTS
 
-EVERY = 1 if os.environ.get("LQ_LONG") else 60
+EVERY = 1 if os.environ.get("LQ_LONG") else 120
 """Of the calls past the first thirty of a kind, each n-th."""
 
 

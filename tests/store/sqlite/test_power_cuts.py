@@ -13,7 +13,7 @@ import pytest
 
 from support.masters import TESTS
 
-CUTS = 50_000 if os.environ.get("LQ_LONG") else 3_000
+CUTS = 50_000 if os.environ.get("LQ_LONG") else 1_500
 
 
 def cut(folder: Path, seed: int, count: int, durability: str) -> dict[str, Any]:
