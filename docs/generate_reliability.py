@@ -25,11 +25,9 @@ PAGE = ROOT / "docs" / "reliability.md"
 RESULTS = ROOT / "docs" / "reliability.json"
 GROUPS = {"A": ("Workers", 35), "B": ("Master", 20), "C": ("Store", 24), "D": ("Semantics", 23), "F": ("People", 8)}
 NOT_YET = {
-    "A34": "a process in an uninterruptible call: needs a frozen block device; the job is not run again before it is gone",
     "B12": "a blocked event loop: on one host nothing expires (a lock, no lease, shows that a master lives); see B10",
     "B16": "reuse of process numbers: signals go through pidfds; a test would have to exhaust the numbers",
     "B20": "uvloop is the only event loop of the master; Python 3.11, 3.12 and 3.13 by tox",
-    "C19": "a stalled disk: needs a frozen block device",
     "C24": "two SQLite libraries in one process: not detected; documented in how-it-works",
     "D9": "comes with schedules",
     "D10": "comes with schedules",

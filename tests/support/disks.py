@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,3 +35,36 @@ def fill_up(file: Path) -> None:
                     writer.write(b"x" * size)
             except OSError:  # no room for so many bytes
                 continue
+
+
+@contextmanager
+def ext4_disk(folder: Path) -> Iterator[Path]:
+    """Mount a file system that can be frozen; the test is skipped where that is not allowed."""
+    image, disk = folder / "image", folder / "disk"
+    disk.mkdir()
+    with image.open("wb") as file:
+        file.truncate(64 * 1024 * 1024)
+    steps = (["mkfs.ext4", "-q", "-F", image], ["mount", "-o", "loop", image, disk])
+    tools = all(shutil.which(tool) for tool in ("mkfs.ext4", "fsfreeze"))
+    if os.getuid() != 0 or not tools or any(subprocess.run(step, capture_output=True).returncode for step in steps):
+        pytest.skip("NOT TESTED: a frozen disk (a file system of one's own cannot be mounted here)")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@contextmanager
+def frozen(disk: Path) -> Iterator[None]:
+    """Let nobody write to *disk*: whoever tries waits in the kernel, deaf to SIGKILL, until it is thawed."""
+    # Whatever becomes of this process, nothing waits for ever.
+    guard = subprocess.Popen(["sh", "-c", f"sleep 60; exec fsfreeze -u {disk}"], stderr=subprocess.DEVNULL)
+    try:
+        subprocess.run(["fsfreeze", "-f", disk], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["fsfreeze", "-u", disk], check=True)
+    finally:
+        guard.kill()
+        guard.wait()

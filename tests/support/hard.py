@@ -462,3 +462,10 @@ def shout_and_die(lines: int, _task_context: TaskExecutionContext = INJECTED) ->
     for number in range(lines):
         _task_context.log_sync(f"word {number}")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task(retries=1, retry_backoff=0.0, timeout=0.3, kill_grace=0.1)
+def write_file(path: str) -> str:
+    logbook.write("start", "write")
+    Path(path).write_text("written")
+    return path
