@@ -55,6 +55,16 @@ async def test_a_run_that_kept_its_promises_is_passed_and_every_spoilt_one_is_no
         assert any(sentence in each for each in found), f"{spoil.__name__}: {found}"
 
 
+async def test_a_run_that_was_killed_before_it_could_write_is_not_taken_for_the_next(evidence: Evidence) -> None:
+    [start] = evidence.starts[3]
+    lost = {**evidence.attempts[10][0], "outcome": "lost", "pid": checker.UNKNOWN, "error": None}
+    evidence.attempts[3] = [lost, {**lost, "fence": 2, "outcome": "succeeded", "pid": start.pid}]
+    evidence.jobs[3]["attempts"] = 2
+    assert checker.violations(evidence) == []
+    evidence.runs.insert(0, start._replace(pid=7))
+    assert checker.violations(evidence) == [], "or it has written its line"
+
+
 def a_job_is_gone(evidence: Evidence) -> None:
     del evidence.jobs[3]
 

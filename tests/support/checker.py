@@ -124,14 +124,33 @@ def miscounted(evidence: Evidence) -> Iterator[str]:
             yield f"#{number} counts {job['attempts']} attempts and has {len(kept)}"
         if job["status"] == "running" and len(began) == len(kept) + 1:
             began.pop()  # it runs, or its master is gone and nobody has adopted it
-        at = 0
+        if _agree(kept, began):
+            continue
+        spare = Counter(began)
+        spare.subtract(pid for pid, outcome, error in kept if not _may_be_silent(outcome, error))
         for pid, outcome, error in kept:
-            if at < len(began) and pid in (began[at], UNKNOWN):
-                at += 1
-            elif outcome not in CUT_SHORT and "PayloadError" not in error:  # its arguments were refused
+            if spare[pid] < 0 and not _may_be_silent(outcome, error):
                 yield f"#{number} has an attempt ({outcome}) in {pid} that never began"
-        if at < len(began):
+                break
+        else:
             yield f"#{number} began in {began} and has attempts {[each[:2] for each in kept]}"
+
+
+def _agree(kept: list[tuple[int, str, str]], began: list[int]) -> bool:
+    """Say whether the attempts are the starts in their order, but for attempts that ended before they could write a line.
+
+    All ways are tried: a lost attempt, whose process is not known, may be the next start, or one that wrote nothing.
+    """
+    if not kept:
+        return not began
+    pid, outcome, error = kept[0]
+    if began and pid in (began[0], UNKNOWN) and _agree(kept[1:], began[1:]):
+        return True
+    return _may_be_silent(outcome, error) and _agree(kept[1:], began)
+
+
+def _may_be_silent(outcome: str, error: str) -> bool:
+    return outcome in CUT_SHORT or "PayloadError" in error  # its arguments were refused
 
 
 def out_of_order(evidence: Evidence) -> Iterator[str]:
