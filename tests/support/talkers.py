@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -111,7 +112,9 @@ def where_a_text_is_cut(card: Secret[str], _task_context: TaskExecutionContext =
 @task("talkers.command")
 def in_the_command_of_a_process(card: Secret[str]) -> None:
     padding = "x" * (192 - len(f"{sys.executable} -c import signal; signal.pause() "))
-    subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()", padding + card])
+    child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()", padding + card])
+    while card not in Path(f"/proc/{child.pid}/cmdline").read_text():  # empty for a moment after exec
+        time.sleep(0.001)
 
 
 @task("talkers.lines")
