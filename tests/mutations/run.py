@@ -2,25 +2,27 @@
 
 Each is planted into a copy of the project. The tests that should know are run first; if they pass,
 the whole suite is. What survives is printed, and makes the exit status 1. ``--quick`` leaves the
-whole suite out. A run of all of them writes ``docs/planted-bugs.md``.
+whole suite out. ``docs/planted-bugs.md`` shows the last result of each; ``--page`` writes it anew and plants nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from planted import BUGS, Planted
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "planted-bugs.md"
+RESULTS = ROOT / "docs" / "planted-bugs.json"
 LEAVE = shutil.ignore_patterns(".git", ".venv", ".tox", "__pycache__", "*.db", "*.lq", ".mypy_cache", ".ruff_cache")
 
 
@@ -45,17 +47,18 @@ def passes(copy: Path, tests: tuple[str, ...], *, show: bool = False) -> bool:
     return done.returncode == 0
 
 
-def page(survivors: Collection[str], seconds: Mapping[str, float]) -> str:
-    """Return the last result as a page."""
+def page(results: Mapping[str, str]) -> str:
+    """Return the last results as a page."""
+    caught = sum(results.get(bug.name, "").startswith("caught") for bug in BUGS)
     lines = [
         "# Planted bugs", "",
         "Each is planted into a copy of the project, one at a time; the tests must notice. They are written from the design's",
-        "promises and the mechanisms' own texts. This is the last result of `tox -e mutations`.", "",
-        f"{len(BUGS) - len(survivors)} of {len(BUGS)} are caught.", "", "| bug | breaks | where | result |", "|---|---|---|---|",
+        "promises and the mechanisms' own texts. Each row shows what came of the last time that its bug was planted",
+        "(`tox -e mutations`, all of them or some by name).", "",
+        f"{caught} of {len(BUGS)} are caught.", "", "| bug | breaks | where | result |", "|---|---|---|---|",
     ]  # fmt: skip
     for bug in BUGS:
-        result = "survived" if bug.name in survivors else f"caught in {seconds[bug.name]:.0f} s"
-        lines.append(f"| {bug.name} | {bug.breaks} | {bug.file} | {result} |")
+        lines.append(f"| {bug.name} | {bug.breaks} | {bug.file} | {results.get(bug.name, 'not planted yet')} |")
     return "\n".join([*lines, ""])
 
 
@@ -64,20 +67,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="of the bugs [all]")
     parser.add_argument("--quick", action="store_true", help="run only the tests that should know")
+    parser.add_argument("--page", action="store_true", help="plant nothing, and write the page")
     given = parser.parse_args()
+    results: dict[str, str] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    if given.page:
+        PAGE.write_text(page(results), encoding="utf-8")
+        return 0
     bugs = [bug for bug in BUGS if not given.names or bug.name in given.names]
     if not passes(ROOT, tuple(sorted({test for bug in bugs for test in bug.suspects})), show=True):
         sys.exit("the tests fail already without a bug: nothing could be learned")
     survivors: list[str] = []
-    seconds: dict[str, float] = {}
     for bug in bugs:
         started = time.monotonic()
         alive = survives(bug, quick=given.quick)
         survivors += [bug.name] if alive else []
-        seconds[bug.name] = time.monotonic() - started
-        print(f"{'SURVIVED' if alive else 'caught  '}  {bug.name}  ({time.monotonic() - started:.0f} s)", flush=True)
-    if len(bugs) == len(BUGS):
-        PAGE.write_text(page(survivors, seconds), encoding="utf-8")
+        took = time.monotonic() - started
+        print(f"{'SURVIVED' if alive else 'caught  '}  {bug.name}  ({took:.0f} s)", flush=True)
+        results[bug.name] = "survived" if alive else f"caught in {took:.0f} s"
+        RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        PAGE.write_text(page(results), encoding="utf-8")
     print(f"{len(survivors)} survived" + (f": {', '.join(survivors)}" if survivors else ""))
     return 1 if survivors else 0
 
