@@ -18,7 +18,6 @@ from litestar_queues.models import FOREVER, NewJob
 from litestar_queues.nodes import Parameter, TaskEntry
 from litestar_queues.payload import check_size, checksum, encode_plain
 from litestar_queues.registry import tasks
-from litestar_queues.sizes import to_bytes
 from litestar_queues.tasks import Task
 
 
@@ -91,27 +90,27 @@ def build_named_job(
 
 def entry_of(task: Task[..., Any]) -> TaskEntry:
     """Return what the catalogue says of *task*."""
-    chosen = task.checked
+    chosen, fields = task.checked, task.fields
     return TaskEntry(
         name=task.name,
         parameters=task.codec.parameters(),
-        queue=chosen.queue or "default",
-        priority=chosen.priority or 0,
-        retries=chosen.retries or 0,
-        backoff=opts.backoff_json(chosen.retry_backoff),
+        queue=fields["queue"],
+        priority=fields["priority"],
+        retries=fields["max_retries"],
+        backoff=fields["backoff"],
         has_own_backoff=task.has_own_backoff,
-        timeout=None if chosen.timeout is None else to_microseconds(chosen.timeout),
-        kill_grace=to_microseconds(opts.KILL_GRACE if chosen.kill_grace is None else chosen.kill_grace),
-        key=chosen.key,
-        key_scope="" if chosen.key_scope == "global" else task.name,
+        timeout=fields["timeout"],
+        kill_grace=fields["kill_grace"],
+        key=fields["key"],
+        key_scope=fields["key_scope"],
         unique_until=chosen.unique_until,
         on_duplicate=chosen.on_duplicate,
         run_after=None if chosen.run_after is None else to_microseconds(chosen.run_after),
         expires_in=None if chosen.expires_in is None else to_microseconds(chosen.expires_in),
-        max_rss=None if chosen.max_rss is None else to_bytes(chosen.max_rss),
-        allow_background=bool(chosen.allow_background),
-        retention=opts.period(chosen.retention),
-        result_retention=opts.period(chosen.result_retention),
+        max_rss=fields["max_rss"],
+        allow_background=fields["allow_background"],
+        retention=fields["retention"],
+        result_retention=fields["result_retention"],
         metadata=chosen.metadata,
         backend=chosen.execution_backend,
         profile=chosen.execution_profile,
