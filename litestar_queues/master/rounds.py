@@ -119,6 +119,7 @@ class Rounds:
         """Begin a round now."""
         if not self._has_work:
             self._has_work = True
+            self._poll = SHORTEST_POLL
             if self._bell is not None:
                 self._bell.ring()
 

@@ -130,11 +130,11 @@ class Bell(Protocol):
     """Wakes one listener when something it listens to may have changed."""
 
     async def wait(self, timeout: float) -> bool:
-        """Return True once the bell has rung since the last call, False after *timeout* seconds."""
+        """Return True once somebody has rung since the last call; False after *timeout* seconds, or once woken by ``ring``."""
         ...
 
     def ring(self) -> None:
-        """Wake the listener from inside its own event loop."""
+        """Wake the listener from inside its own event loop: nothing has changed in the store."""
         ...
 
 

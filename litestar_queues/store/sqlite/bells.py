@@ -151,7 +151,8 @@ class SocketBell:
     def __init__(self, folder: Path, numbers: Collection[int] | None) -> None:
         self.name = _name(numbers)
         self._loop = asyncio.get_running_loop()
-        self._rung = asyncio.Event()
+        self._woken = asyncio.Event()
+        self._is_rung = False
         self._descriptor = -1
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
@@ -165,19 +166,20 @@ class SocketBell:
             self._loop.add_reader(self._socket, self._heard)
 
     async def wait(self, timeout: float) -> bool:
-        """Return True once it has rung since the last call, False after *timeout* seconds."""
-        if not self._rung.is_set():
+        """Return True once somebody has rung since the last call; False after *timeout* seconds, or once woken by ``ring``."""
+        if not self._woken.is_set():
             try:
                 async with asyncio.timeout(timeout):
-                    await self._rung.wait()
+                    await self._woken.wait()
             except TimeoutError:
                 return False
-        self._rung.clear()
-        return True
+        self._woken.clear()
+        is_rung, self._is_rung = self._is_rung, False
+        return is_rung
 
     def ring(self) -> None:
-        """Wake the listener from inside its own event loop."""
-        self._rung.set()
+        """Wake the listener from inside its own event loop: nothing has changed in the store."""
+        self._woken.set()
 
     def close(self) -> None:
         """Stop listening."""
@@ -197,7 +199,8 @@ class SocketBell:
             while True:
                 self._socket.recv(16)
         except BlockingIOError:
-            self._rung.set()
+            self._is_rung = True
+            self._woken.set()
 
 
 def _name(numbers: Collection[int] | None) -> str:

@@ -28,16 +28,19 @@ UPDATE lq_job SET status = new.column3, run_at = new.column4, attempts = new.col
 FROM (VALUES @rows) AS new WHERE number = new.column1 AND fence = new.column2 AND status = 'running'
 """,
     19,
+    padded=True,
 )
 _ATTEMPT = ManyRows(
     "INSERT INTO lq_attempt (job, fence, attempt, outcome, started_at, ended_at, worker, pid, cpu, rss, error, stack, "
-    "exit, sequence) VALUES @rows",
+    "exit, sequence) SELECT * FROM (VALUES @rows) WHERE column1 IS NOT NULL",
     14,
+    padded=True,
 )
 _EVENT = ManyRows(
     "INSERT INTO lq_event (job, attempt, type, at, level, message, data, sequence) SELECT * FROM (VALUES @rows) "
     "WHERE EXISTS (SELECT 1 FROM lq_job WHERE number = column1)",
     8,
+    padded=True,
 )
 _STANDING = (
     "SELECT json_group_array(json_array(number, queue, status)) FROM lq_job "

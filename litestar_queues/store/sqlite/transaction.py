@@ -31,7 +31,7 @@ _COUNT = (
     "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]') "
     "FROM json_each(?) WHERE true ON CONFLICT (queue, status) DO UPDATE SET count = count + excluded.count"
 )
-_SIZES = (64, 16, 4, 1)
+_SIZES = (64, 32, 16, 8, 4, 2, 1)
 
 
 class Transaction:
@@ -109,11 +109,16 @@ class Transaction:
 
 
 class ManyRows:
-    """A statement on several rows of values at once, in a few sizes so that each is prepared once."""
+    """A statement on several rows of values at once, in a few sizes so that each is prepared once.
 
-    def __init__(self, sql: str, width: int) -> None:
+    With *padded*, rows of NULL fill up the last piece, which the statement must leave alone: seven rows are one
+    statement of eight and not three. In a small round of a busy machine a statement costs 20 to 30 µs, such a row 1.
+    """
+
+    def __init__(self, sql: str, width: int, *, padded: bool = False) -> None:
         row = f"({', '.join('?' * width)})"
         self._statements = {size: sql.replace("@rows", ", ".join([row] * size)) for size in _SIZES}
+        self._padding: Row | None = (None,) * width if padded else None
 
     def run(self, transaction: Transaction, rows: Sequence[Row]) -> None:
         """Run it on all of *rows*."""
@@ -123,11 +128,19 @@ class ManyRows:
     def pieces(self, rows: Sequence[Row]) -> Iterator[tuple[slice, str, list[Any]]]:
         """Cut *rows* into pieces of a prepared size; of each say where it lies, its statement and its values."""
         start = 0
-        for size in _SIZES:
-            while len(rows) - start >= size:
-                piece = slice(start, start + size)
-                yield piece, self._statements[size], [value for row in rows[piece] for value in row]
-                start += size
+        while start < len(rows):
+            size = self._size(len(rows) - start)
+            piece = slice(start, start + size)
+            values = [value for row in rows[piece] for value in row]
+            if self._padding is not None:
+                values += self._padding * (start + size - len(rows))
+            yield piece, self._statements[size], values
+            start += size
+
+    def _size(self, left: int) -> int:
+        if self._padding is None:
+            return next(size for size in _SIZES if size <= left)
+        return min((size for size in _SIZES if size >= left), default=_SIZES[0])
 
 
 def numbers_of(values: Iterable[int]) -> str:
