@@ -65,7 +65,7 @@ class Dispatch:
                 self._refuse_unknown(claimed, pool.known)
             if known:
                 given_back = self._place(pool, self._make_way(pool, known))
-                pool.learn_reach(len(known), given_back)
+                pool.learn_reach(len(known), sum(each in known for each in given_back))
 
     def rest(self) -> bool:
         """Do not listen to workers that have plenty to do; say whether there are such."""
@@ -143,9 +143,9 @@ class Dispatch:
 
     # Plumbing.
 
-    def _place(self, pool: Pool, assignments: Iterable[Assignment]) -> int:
-        """Put each where it starts first; return how many had to be given back."""
-        given_back = 0
+    def _place(self, pool: Pool, assignments: Iterable[Assignment]) -> list[Assignment]:
+        """Put each where it starts first; return those that had to be given back."""
+        given_back: list[Assignment] = []
         for assignment in assignments:
             # A claim that was under way when the drain began comes too late.
             lane = None if self.is_draining else pool.choose(assignment.job)
@@ -156,7 +156,7 @@ class Dispatch:
             if not self.is_draining and pool.must_be_alone(assignment.job) and len(pool.alone) < len(pool.places):
                 pool.keep_alone(assignment)
                 continue
-            given_back += 1
+            given_back.append(assignment)
             self._give_back(assignment, "no worker had room for it")
         return given_back
 

@@ -87,6 +87,13 @@ class Lane:
         return room if self._left is None else min(room, self._left)
 
     @property
+    def lowest_waiting(self) -> int | None:
+        """The priority of the least urgent job that waits behind others, or None: it gives way to a more urgent one."""
+        if not self.is_open or self.is_silent or len(self.assignments) <= self._slots:
+            return None
+        return min(each.job.priority for each in list(self.assignments.values())[self._slots :])
+
+    @property
     def is_short(self) -> bool:
         """True when it is to get jobs at once, because it has nothing to do or soon will."""
         quick = self._slots - self._slow

@@ -70,10 +70,14 @@ class Pool:
 
     @property
     def want(self) -> Want:
-        """What to claim for the room there is."""
+        """What to claim for the room there is; where there is none, for what waits at workers to give way to."""
         room = sum(lane.room(self.pace.mean) for lane in self.lanes)
         free = sum(lane.free_slots for lane in self.lanes)
-        return Want(min(room, max(self._reach, free)), self.entry.queues, self._excluded, self._backends)
+        limit, above = min(room, max(self._reach, free)), None
+        if not room:
+            waiting = [lowest for lane in self.lanes if (lowest := lane.lowest_waiting) is not None]
+            limit, above = len(waiting), min(waiting, default=None)
+        return Want(limit, self.entry.queues, self._excluded, self._backends, above=above)
 
     def learn_reach(self, claimed: int, given_back: int) -> None:
         """Claim less next time if some could not be placed, and more if all could.

@@ -157,7 +157,7 @@ class Rounds:
         ended, self._ended = self._ended, []
         # While the store refuses what has ended, nothing is claimed: it would only have to be kept here too.
         wants = [] if self._retry and (events or ended) else self._dispatcher.wants()
-        self._is_asking = bool(wants)
+        self._is_asking = any(want.limit and want.above is None for want in wants)
         self._is_busy = True
         try:
             problem = await self._exchange(events, ended, wants)

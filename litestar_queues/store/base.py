@@ -67,6 +67,8 @@ class Want(Struct, frozen=True):
     backends: tuple[str, ...] = ("local",)
     only: int | None = None
     """This one job number, if it may be claimed at all; its ``run_at`` is then ignored."""
+    above: int | None = None
+    """Jobs of a higher priority than this alone: no more is wanted."""
 
 
 class Claims(Struct, frozen=True):

@@ -27,9 +27,11 @@ from litestar_queues.master.assignments import Assignment
 from litestar_queues.master.exit_status import OutOfMemory
 from litestar_queues.master.lanes import Lane
 from litestar_queues.master.pace import BUDGET, SHORT
+from litestar_queues.master.pool import Pool
 from litestar_queues.master.process import WorkerProcess
 from litestar_queues.master.rounds import Rounds
 from litestar_queues.models import ClaimedJob, ErrorReport, Receipt
+from litestar_queues.nodes import PoolEntry
 from litestar_queues.payload import checksum
 from litestar_queues.store import Store, Want, open_store
 from litestar_queues.worker import serving
@@ -195,13 +197,13 @@ async def test_workers_with_enough_to_do_share_rounds(
     assert rounds_of(tmp_path / "queues.db") <= 300 / 4  # about 25; 130 to 210 without the pause
 
 
-def lane_with(*expected: float | None, slots: int = 1, payload: str = "") -> Lane:
+def lane_with(*expected: float | None, slots: int = 1, payload: str = "", priority: int = 0) -> Lane:
     """Return a lane with jobs that are expected to take so many microseconds."""
     lane = Lane(None, slots=slots, max_jobs=None)  # type: ignore[arg-type]  # nobody is asked anything
     for number, microseconds in enumerate(expected):
         job = ClaimedJob(
-            number=number, id=UUID(int=number), task="t", queue="default", priority=0, fence=1, payload=payload, checksum=0,
-            attempts=0, failures=0, crashes=0, losses=0, max_retries=0, backoff=None, timeout=None, kill_grace=0,
+            number=number, id=UUID(int=number), task="t", queue="default", priority=priority, fence=1, payload=payload,
+            checksum=0, attempts=0, failures=0, crashes=0, losses=0, max_retries=0, backoff=None, timeout=None, kill_grace=0,
             run_at=0, created_at=0,
         )  # fmt: skip
         assignment = Assignment(job)
@@ -364,3 +366,23 @@ async def test_an_end_costs_a_master_little(url: str) -> None:
         assert await status_of(store, jobs[-1].id) == "completed"
     assert counts.functions <= JOBS * 20  # 13
     assert sum(counts.system.values()) <= 10  # of the writer's thread none are counted
+
+
+def want_of(*lanes: Lane) -> Want:
+    pool = Pool(PoolEntry("p", processes=len(lanes)), first_cell=0, excluded=(), backends=("local",))
+    for place, lane in zip(pool.places, lanes, strict=True):
+        place.lane = lane
+    pool.pace.learn("t", BUDGET // 2)
+    return pool.want
+
+
+def test_a_pool_without_room_asks_for_what_is_more_urgent_than_what_waits_at_its_workers() -> None:
+    full = (BUDGET / 2,) * 3
+    want = want_of(lane_with(*full, priority=7), lane_with(*full, priority=4))
+    assert (want.limit, want.above) == (2, 4)
+    alone = lane_with(None, priority=7)  # it runs: nothing at this worker could give way
+    want = want_of(alone, lane_with(*full, priority=4))
+    assert (want.limit, want.above) == (1, 4)
+    assert want_of(alone).limit == 0
+    want = want_of(alone, lane_with(BUDGET / 2, priority=4))
+    assert (want.limit, want.above) == (1, None)

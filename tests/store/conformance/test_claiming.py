@@ -51,6 +51,14 @@ async def test_wants_are_answered_in_order_by_their_queues(store: Store) -> None
     assert [[job.queue for job in jobs] for jobs in claims.jobs] == [["b"] * 3, ["c"] * 4, []]
 
 
+async def test_a_want_above_a_priority_is_given_what_is_more_urgent_alone(store: Store) -> None:
+    await store.add([new_job(priority=priority) for priority in (0, 5, 1, -3, 5)])
+    assert [job.priority for job in await claim(store, above=1)] == [5, 5]
+    assert await claim(store, above=1) == []
+    assert [job.priority for job in await claim(store, above=-1)] == [1, 0]
+    assert [job.priority for job in await claim(store)] == [-3]
+
+
 async def test_only_jobs_of_the_wanted_backends_are_given(store: Store) -> None:
     await store.add([new_job(), new_job(backend="cloudrun"), new_job(backend="other")])
     assert [job.backend for job in await claim(store)] == ["local"]

@@ -118,9 +118,10 @@ class Jobs(RuleBasedStateMachine):
         limit=st.integers(1, 4),
         queues=st.sampled_from([None, ("a",), ("b", "a")]),
         name=st.sampled_from(["n1", "n2"]),
+        above=st.sampled_from([None, None, 0]),
     )
-    def claim(self, limit: int, queues: tuple[str, ...] | None, name: str) -> list[ClaimedJob]:
-        claims = self.runner.run(self.store.claim(name, [Want(limit, queues)], now=self.now))
+    def claim(self, limit: int, queues: tuple[str, ...] | None, name: str, above: int | None) -> list[ClaimedJob]:
+        claims = self.runner.run(self.store.claim(name, [Want(limit, queues, above=above)], now=self.now))
         self.expire(lambda job: True)
         for job in self.model.values():
             if job["status"] == Status.SCHEDULED and job["run_at"] <= self.now:
@@ -129,6 +130,7 @@ class Jobs(RuleBasedStateMachine):
             (-job["priority"], number)
             for number, job in self.model.items()
             if job["status"] == Status.PENDING and (queues is None or job["queue"] in queues)
+            if above is None or job["priority"] > above
         ]
         expected = [number for _, number in sorted(ready)[:limit]]
         assert [job.number for job in claims.jobs[0]] == expected
