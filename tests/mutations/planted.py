@@ -98,8 +98,8 @@ BUGS = (
         "newest first",
         "first in, first out",
         _S + "claiming.py",
-        '"ORDER BY priority DESC, number LIMIT ?)"',
-        '"ORDER BY priority DESC, number DESC LIMIT ?)"',
+        '"AND priority > ? ORDER BY priority DESC, number LIMIT ?)"',
+        '"AND priority > ? ORDER BY priority DESC, number DESC LIMIT ?)"',
         STORE,
     ),
     Planted(
