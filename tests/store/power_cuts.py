@@ -45,8 +45,8 @@ def record(folder: Path, durability: Durability) -> list[vfs.Call | object]:
         for _ in range(6):
             [added] = await store.add([new_job(queue=queue, payload='{"args":["' + "x" * 2_000 + '"],"kwargs":{}}')])
             disk.calls.append(Acknowledged(added.number, "pending"))
+            # A claim is synced after it was told, and acknowledged to nobody: the job may wait again.
             [job] = await claim(store, 1, queues=(queue,), node=queue, now=NOW)
-            disk.calls.append(Acknowledged(job.number, "running"))
             await store.settle([settlement(job)])
             disk.calls.append(Acknowledged(job.number, "completed"))
 

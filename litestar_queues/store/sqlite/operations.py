@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from litestar_queues.store.sqlite.transaction import Transaction
+
+Synced = Literal["before", "after", "later"]
+"""When the disk has it: before its caller hears of it, right after, or with the next that is synced. Where it is not
+*before*, loss of power undoes it: nothing that was acknowledged to anybody may depend on it."""
 
 
 class Operation:
     """What waits for its transaction, and who waits for it."""
 
-    __slots__ = ("error", "future", "is_vital", "items", "lasting", "listeners", "loop", "value", "verb", "weight")
+    __slots__ = ("error", "future", "is_vital", "items", "listeners", "loop", "synced", "value", "verb", "weight")
 
     def __init__(self, verb: Callable[..., Any], items: Sequence[Any] | None, weight: int, listeners: frozenset[str]):
         self.is_vital = False
@@ -26,7 +30,7 @@ class Operation:
         self.future: asyncio.Future[Any] = self.loop.create_future()
         self.value: Any = None
         self.error: BaseException | None = None
-        self.lasting = True
+        self.synced: Synced = "before"
 
     def kind(self) -> object:
         """Neighbours of one kind run as one."""

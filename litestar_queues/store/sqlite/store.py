@@ -122,7 +122,9 @@ class SQLiteStore:
         asked_at = time.monotonic_ns()
         weight = sum(want.limit for want in wants)
         work = partial(claiming.claim, node=node, wants=wants, now=now, asked_at=asked_at)
-        return await self._run(work, weight)
+        # No promise is kept by a claim: where it is undone by a loss of power, so is every process that could have
+        # run the job, which waits again. So a job begins after one sync, that of its enqueue.
+        return await self._open_writer().run(work, weight=weight, listeners=self._listeners, synced="after")
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Verdict]:
         """Write what became of claimed jobs, fenced."""
@@ -197,7 +199,7 @@ class SQLiteStore:
         work = partial(pruning.prune, kept=kept, now=now, after=after, even_kept=even_kept)
         # In a transaction of its own, so that nobody's commit waits for it as well, and not synced: nothing is
         # lost when it is undone. The next commit of anybody syncs it too.
-        return await self._open_writer().run(work, weight=GROUP, listeners=self._listeners, lasting=False)
+        return await self._open_writer().run(work, weight=GROUP, listeners=self._listeners, synced="later")
 
     async def prunable(self, kept: Mapping[Status, int | None], *, now: int, even_kept: bool = False) -> Prunable:
         """Count what ``prune`` would do."""

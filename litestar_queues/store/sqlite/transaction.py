@@ -62,6 +62,11 @@ class Transaction:
         return self._stamp
 
     @property
+    def has_written(self) -> bool:
+        """True once there is something to commit."""
+        return self._stamp is not None
+
+    @property
     def highest(self) -> int:
         """The highest job number given so far; read with the stamp."""
         return self._highest

@@ -35,7 +35,7 @@ from litestar_queues.store.sqlite.connection import (
 from litestar_queues.store.sqlite.files import OpenFiles
 from litestar_queues.store.sqlite.location import Location
 from litestar_queues.store.sqlite.migrations import migrate
-from litestar_queues.store.sqlite.operations import Operation, apply_together, resolve
+from litestar_queues.store.sqlite.operations import Operation, Synced, apply_together, resolve
 from litestar_queues.store.sqlite.transaction import Transaction
 from litestar_queues.store.sqlite.turnstile import Turnstile
 
@@ -86,15 +86,19 @@ class Writer:
             self._durability = durability
 
     async def run(
-        self, function: Callable[[Transaction], T], *, weight: int, listeners: frozenset[str], lasting: bool = True
+        self,
+        function: Callable[[Transaction], T],
+        *,
+        weight: int,
+        listeners: frozenset[str],
+        synced: Synced = "before",
     ) -> T:
         """Run *function* in a transaction, with whatever else waits; return its value once that is committed.
 
-        *weight* is about how many rows it writes; *listeners* are the caller's own bells, not rung. What need
-        not be *lasting* may be undone by loss of power.
+        *weight* is about how many rows it writes; *listeners* are the caller's own bells, not rung.
         """
         operation = Operation(function, None, weight, listeners)
-        operation.lasting = lasting
+        operation.synced = synced
         value: T = await self._put(operation)
         return value
 
@@ -130,6 +134,7 @@ class Writer:
         stays as it is, unused and open.
         """
         if self._opened.is_set() and self._failure is None:
+            self._files.close()
             self._let_go_of_folder()
 
     def _put(self, operation: Operation) -> asyncio.Future[Any]:
@@ -224,6 +229,8 @@ class Writer:
         resolve(group)
         for transaction, skip in written:
             self._ring_after(transaction, skip)
+        if any(transaction.has_written for transaction, _ in written):
+            self._sync_after(group)
         self._commits += 1
         if self._commits % _LOOK_AT_WAL_EVERY == 0:
             self._checkpoint_if_due()
@@ -279,9 +286,16 @@ class Writer:
         if transaction.changed:
             self._ringer.ring_watchers(transaction.changed, skip=skip)
 
+    def _sync_after(self, group: list[Operation]) -> None:
+        """Sync what its callers have heard of already, where the commit has not."""
+        synced = {operation.synced for operation in group}
+        if self._durability == "power" and "after" in synced and "before" not in synced:
+            self._files.sync_log()
+
     def _begin(self, group: list[Operation]) -> None:
         self._files.check(self._connection)
-        durability = self._durability if any(operation.lasting for operation in group) else "process"
+        is_urgent = any(operation.synced == "before" for operation in group)
+        durability = self._durability if is_urgent else "process"
         if durability != self._durability_set:
             self._set_durability(durability)
         # Take the write lock at once. A deferred transaction that reads first and writes later fails
@@ -346,6 +360,7 @@ class Writer:
             self._connection.close()
         finally:
             self._turnstile.leave()
+            self._files.close()
             self._let_go_of_folder()
 
     def _let_go_of_folder(self) -> None:

@@ -6,6 +6,7 @@ The bounds are about half as much again as what was counted when they were writt
 import asyncio
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,9 @@ import pytest
 from litestar_queues import QueueConfig, QueueService, TaskRequest, task
 from litestar_queues.request import build_job
 from litestar_queues.store import Store, Want, open_store
-from litestar_queues.store.sqlite import writer
-from store.making import NOW, claim, new_job, new_jobs, settlement
+from litestar_queues.store.opening import Durability
+from litestar_queues.store.sqlite import files, writer
+from store.making import NOW, claim, new_job, new_jobs, node, settlement
 
 pytestmark = pytest.mark.anyio
 PAGE = 4096 + 24
@@ -170,3 +172,28 @@ def test_a_call_is_prepared_in_few_calls_of_functions() -> None:
         for number in range(100):
             build_job(add, (number,), {}, {}, config=config, now=NOW)
     assert calls() <= 100 * 30  # 23
+
+
+@pytest.mark.parametrize(("durability", "syncs"), [("power", 1), ("process", 0)])
+async def test_who_claims_hears_of_it_before_it_is_synced_unless_something_else_must_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: Durability, syncs: int
+) -> None:
+    synced: list[bool] = []
+    heard = threading.Event()
+    sync = files.os.fdatasync
+
+    def wait_and_sync(descriptor: int) -> None:
+        synced.append(heard.wait(10))
+        sync(descriptor)
+
+    monkeypatch.setattr(files.os, "fdatasync", wait_and_sync)
+    async with await open_store(f"sqlite:///{tmp_path}/q.db", durability=durability) as store:
+        await store.add(new_jobs(3))
+        jobs = await claim(store, 2)
+        heard.set()
+        await store.beat(node("n"))
+        assert synced == [True] * syncs, "by itself"
+        await asyncio.gather(store.settle([settlement(job) for job in jobs]), claim(store, 1))
+        assert await claim(store, 1) == []
+        await store.beat(node("n"))
+        assert synced == [True] * syncs, "with an end, which is told once it is synced; and when there was nothing"
