@@ -17,6 +17,8 @@ from litestar_queues.master.lanes import Lane
 
 DAWDLE = 50 * 1_000_000
 """Nanoseconds without a move after which what waits in a lane is taken back: two and a half budgets."""
+OVERSLEPT = 1_000_000_000
+"""Nanoseconds that a look may come too late before this process itself is taken to have been stopped."""
 LONGEST_SILENCE = 5 * 1_000_000_000
 """Nanoseconds at most until a worker that runs jobs, and does not come for others, is given one again."""
 MEMORY_LOOK = 50 * 1_000_000
@@ -44,6 +46,9 @@ class Timekeeper:
         self._silent_until: dict[Lane, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for = 0
+        self._awake_since = 0
+        """This process was stopped until then (Ctrl-Z, a frozen container): what its workers did meanwhile is not yet
+        read, and says nothing against them."""
 
     def watch(self, lane: Lane, assignment: Assignment) -> None:
         """Look at *lane* in time for a job that has just been sent to it."""
@@ -72,7 +77,10 @@ class Timekeeper:
 
     def _look(self) -> None:
         self._timer = None
-        for lane in self._deadlines.take_late(self._clock.monotonic()):
+        now = self._clock.monotonic()
+        if now - self._armed_for > OVERSLEPT:
+            self._awake_since = now
+        for lane in self._deadlines.take_late(now):
             due = self._judge(lane)
             if due is not None:
                 self._deadlines.bring_forward(lane, due)
@@ -92,7 +100,7 @@ class Timekeeper:
             if assignment.stop is None:
                 dues += self._judge_running(assignment, shown, blocking, now)
         if waiting:
-            moved = max(lane.last_sign, waiting[0].sent, *(shown.started for _, shown in running))
+            moved = max(self._awake_since, lane.last_sign, waiting[0].sent, *(shown.started for _, shown in running))
             dues.append(self._judge_waiting(lane, running, moved, now))
         return min(dues, default=None)
 

@@ -115,6 +115,8 @@ class Pruned(Struct, frozen=True):
     """Where the next call is to go on."""
     has_more: bool
     """There is more to do: call again."""
+    took: int
+    """Microseconds for which it kept other writers from writing."""
 
 
 class Prunable(Struct, frozen=True):

@@ -11,11 +11,12 @@ import pytest
 from litestar_queues import JobGone, QueueService, TaskRequest, TaskResult
 from litestar_queues.clock import SystemClock
 from litestar_queues.lifecycle import Raised, Succeeded, settle
-from litestar_queues.master.housekeeping import Housekeeping
+from litestar_queues.master.housekeeping import SHORTEST_REST, Housekeeping, rest_after
 from litestar_queues.master.notices import JobsPruned, Notice
 from litestar_queues.models import ErrorReport, Status
 from litestar_queues.nodes import Catalogue
 from litestar_queues.store import Want
+from litestar_queues.store.base import Pruned
 from support import zoo
 from support.masters import RunningMaster
 from support.waiting import eventually, wait_until
@@ -73,6 +74,17 @@ async def test_a_master_prunes_as_the_application_says_and_serves_meanwhile(
     assert (await service.store.catalogue()).retention == {
         Status.COMPLETED: 0, Status.CANCELLED: None, Status.EXPIRED: 86_400_000_000, Status.FAILED: 259_200_000_000,
     }  # fmt: skip
+
+
+async def test_pruning_rests_for_what_it_kept_others_from_and_not_for_its_own_wait(service: QueueService) -> None:
+    assert rest_after(Pruned({}, 0, {}, has_more=True, took=4_000)) == 0.012
+    assert rest_after(Pruned({}, 0, {}, has_more=True, took=0)) == SHORTEST_REST
+    await end_some(service, 5)
+    at = CLOCK.monotonic()
+    busy = [asyncio.ensure_future(end_some(service, 100)) for _ in range(5)]
+    done = await service.store.prune({Status.COMPLETED: 0}, now=CLOCK.now())
+    assert 0 < done.took < (CLOCK.monotonic() - at) / 1_000
+    await asyncio.gather(*busy)
 
 
 async def test_two_masters_prune_what_has_a_retention_of_its_own_and_leave_the_rest(

@@ -168,7 +168,8 @@ class _Pruning:
                 self._delete(steps)
                 if steps:
                     self._places[status] = steps[-1].at, steps[-1].number
-        return Pruned(dict(self._jobs), self._results, self._places, has_more)
+        took = self._transaction.elapsed()
+        return Pruned(dict(self._jobs), self._results, self._places, has_more, took)
 
     def _walk(self, sql: str, known: Mapping[str, Any]) -> tuple[list[_Step], bool]:
         """Return the jobs that there is room for, and whether there is more to do.

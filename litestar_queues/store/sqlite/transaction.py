@@ -83,6 +83,10 @@ class Transaction:
         """
         return now + (self._began_at - asked_at) // 1_000
 
+    def elapsed(self) -> int:
+        """Return how many microseconds ago it began."""
+        return (time.monotonic_ns() - self._began_at) // 1_000
+
     def rows(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Run one statement and fetch all of it: an open cursor would keep the commit from happening."""
         return self._connection.execute(sql, parameters).fetchall()
