@@ -58,12 +58,17 @@ class Stepped(Coroutine[Any, Any, Any]):
         self._coroutine.close()
 
 
-def make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, context: Context | None = None) -> asyncio.Task[Any]:
-    """Return a task for *coroutine*; the factory of a loop that several jobs share."""
+def make_task(
+    loop: asyncio.AbstractEventLoop, coroutine: Any, context: Context | None = None, **options: Any
+) -> asyncio.Task[Any]:
+    """Return a task for *coroutine*; the factory of a loop that several jobs share.
+
+    The other *options* are the newer ones of ``asyncio.Task``: from Python 3.13 on, uvloop hands over ``eager_start``.
+    """
     cell = context.get(_cell) if context is not None else _cell.get()
     if cell is not None and asyncio.iscoroutine(coroutine):
         coroutine = Stepped(coroutine, cell)
-    return asyncio.Task(coroutine, loop=loop, context=context)
+    return asyncio.Task(coroutine, loop=loop, context=context, **options)
 
 
 def show_steps_in(context: Context, cell: Cell) -> None:
