@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from litestar_queues.cell import CellFile
+from litestar_queues.worker import serving
 from support.checker import judging
+from support.workers import OneWorker
 
 
 @pytest.fixture(autouse=True)
@@ -18,3 +23,23 @@ def judged(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
         return
     with judging(tmp_path, tmp_path / "queues.db", dated=not request.node.get_closest_marker("undated")):
         yield
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Iterator[CellFile]:
+    made = CellFile.create(str(tmp_path / "cells"), 1)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def one_worker(cells: CellFile, monkeypatch: pytest.MonkeyPatch) -> Iterator[OneWorker]:
+    monkeypatch.setattr(serving, "_unread", lambda descriptor: 0)  # what pytest has there instead is not a pipe
+    for name in ("stdout", "stderr"):  # which a worker has for itself, and puts back after each job
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    handler = signal.getsignal(signal.SIGUSR2)
+    made = OneWorker(cells)
+    yield made
+    signal.signal(signal.SIGUSR2, handler)
+    for end in made.ends:
+        end.close()
