@@ -39,7 +39,7 @@ _LONGEST = 100 * 365 * 24 * 3600
 _ENDS = (Status.COMPLETED, Status.CANCELLED, Status.EXPIRED, Status.FAILED)
 
 LARGEST_LIMIT = 30 * 1024 * 1024
-"""Bytes: a job, and its result with the jobs that it adds, must fit one frame (``wire.MAX_FRAME``)."""
+"""Bytes: a job, and its result with the jobs that it adds, must fit one frame (``framing.MAX_FRAME``)."""
 
 BackendKind = Literal["local", "immediate"]
 

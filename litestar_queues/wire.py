@@ -1,10 +1,4 @@
-"""What master and worker say to each other, and how it is framed.
-
-A channel is a ``SOCK_SEQPACKET`` socket pair: the kernel keeps the borders of messages, a send
-is one system call and complete when it returns, so a worker killed at any moment leaves whole
-frames or none, and an exception raised in the middle of a task can never leave half of one.
-A frame above ``INLINE_LIMIT`` travels as a file: the message is empty and carries the descriptor
-of a memory file that holds it.
+"""What master and worker say to each other; how it gets through a channel is ``framing``.
 
 Three channels: the control channel between master and zygote; a worker's reports, up; and its
 queue of jobs, down, whose reading end the master holds too, so that it can take back what has not
@@ -20,7 +14,6 @@ Not for other machines, and not stored: the two ends are always of one release.
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -29,15 +22,14 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta, Struct
 
+from litestar_queues import framing
+from litestar_queues.framing import DONT_WAIT as DONT_WAIT
+from litestar_queues.framing import ChannelClosed as ChannelClosed
+from litestar_queues.framing import FrameError as FrameError
+from litestar_queues.framing import pair as pair
 from litestar_queues.models import Count, ErrorReport, Moment, NewJob, Receipt, Span
 from litestar_queues.nodes import Catalogue
 
-INLINE_LIMIT = 60_000
-"""Bytes of a frame sent in the message itself: well below the default socket buffer of 208 KiB,
-so that several fit before a sender has to wait."""
-MAX_FRAME = 64 * 1024 * 1024
-"""Bytes of a frame at most; one that claims more is a protocol error."""
-SEND_BUFFER = 1024 * 1024
 MAX_LEVEL = 40
 """Characters of the level of a line, which is one word."""
 MAX_NAME = 200
@@ -234,33 +226,6 @@ _decode_run: msgspec.msgpack.Decoder[Run] = msgspec.msgpack.Decoder(Run)
 _decode_fork: msgspec.msgpack.Decoder[Fork] = msgspec.msgpack.Decoder(Fork)
 _decode_zygote: msgspec.msgpack.Decoder[ZygoteReport] = msgspec.msgpack.Decoder(ZygoteReport)
 _decode_report: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
-_CLOEXEC, _CUT = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
-"""Plain integers: an operation on the enumeration's members costs 1 µs, and each message has three."""
-_buffer = bytearray(INLINE_LIMIT + 1024)
-"""What is being received: one thread of a process does that, and decodes it before it receives again."""
-_ANCILLARY = socket.CMSG_SPACE(len(WORKER_DESCRIPTORS) * 4)
-
-
-DONT_WAIT = int(socket.MSG_DONTWAIT)
-
-
-class FrameError(Exception):
-    """What came is not a frame of ours."""
-
-
-class ChannelClosed(Exception):
-    """The other end is gone."""
-
-
-def pair() -> tuple[socket.socket, socket.socket]:
-    """Return the two ends of a new channel, both blocking.
-
-    An end may be held by several processes: each message is received by one of them.
-    """
-    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for end in ends:
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-    return ends
 
 
 def send(
@@ -276,107 +241,44 @@ def send(
     ``MSG_DONTWAIT``), ``ChannelClosed`` when nobody is there to read it, ``FrameError`` for one
     above ``MAX_FRAME``.
     """
-    body = _encode(frame)
-    try:
-        if len(body) > INLINE_LIMIT:
-            _send_as_file(channel, body, flags)
-        elif descriptors:
-            socket.send_fds(channel, [body], list(descriptors), flags)
-        else:
-            channel.send(body, flags)
-    except (BrokenPipeError, ConnectionResetError) as error:
-        raise ChannelClosed from error
+    framing.send(channel, _encode(frame), descriptors, flags)
 
 
 def receive_run(jobs: socket.socket, flags: int = 0) -> Run:
     """Take the next job from the queue; with ``MSG_DONTWAIT``, ``BlockingIOError`` when none waits."""
     run: Run
-    run, descriptors = _decode(_decode_run, *_receive(jobs, flags))
+    run, descriptors = _decode(_decode_run, *framing.receive(jobs, flags))
     if descriptors:
-        _close(descriptors)
+        framing.close(descriptors)
     return run
 
 
 def receive_fork(control: socket.socket) -> tuple[Fork, list[int]]:
     """Return the next request of the master to its zygote, with the worker's descriptors."""
-    return _decode(_decode_fork, *_receive(control))
+    return _decode(_decode_fork, *framing.receive(control))
 
 
 def receive_from_zygote(control: socket.socket) -> tuple[ZygoteReport, list[int]]:
     """Return the zygote's next report, with the pidfd it may carry; ``BlockingIOError`` when none waits."""
-    return _decode(_decode_zygote, *_receive(control))
+    return _decode(_decode_zygote, *framing.receive(control))
 
 
 def receive_report(channel: socket.socket) -> Report:
     """Return the next report; ``BlockingIOError`` when none waits, ``FrameError`` for what is not one."""
     report: Report
-    report, descriptors = _decode(_decode_report, *_receive(channel))
+    report, descriptors = _decode(_decode_report, *framing.receive(channel))
     if descriptors:  # a report carries none; one that did would leak into the master
-        _close(descriptors)
+        framing.close(descriptors)
     return report
 
 
-def _send_as_file(channel: socket.socket, body: bytes, flags: int) -> None:
-    if len(body) > MAX_FRAME:
-        msg = f"a frame of {len(body)} bytes is above the limit of {MAX_FRAME}"
-        raise FrameError(msg)
-    file = os.memfd_create("lq-frame", os.MFD_CLOEXEC)
+def _decode(
+    decoder: msgspec.msgpack.Decoder[Any], body: memoryview | bytes, descriptors: list[int]
+) -> tuple[Any, list[int]]:
     try:
-        with os.fdopen(os.dup(file), "wb") as writer:
-            writer.write(body)
-        socket.send_fds(channel, [b"\xc0"], [file], flags)
-    finally:
-        os.close(file)
-
-
-def _receive(channel: socket.socket, flags: int = 0) -> tuple[memoryview, list[int]]:
-    try:
-        size, ancillary, seen, _ = channel.recvmsg_into([_buffer], _ANCILLARY, _CLOEXEC | flags)
-    except ConnectionResetError as error:
-        raise ChannelClosed from error
-    descriptors = _descriptors(ancillary) if ancillary else []
-    if seen & _CUT:
-        _close(descriptors)
-        msg = "a message is larger than any frame of ours"
-        raise FrameError(msg)
-    if not size:
-        raise ChannelClosed
-    return memoryview(_buffer)[:size], descriptors
-
-
-def _decode(decoder: msgspec.msgpack.Decoder[Any], body: memoryview, descriptors: list[int]) -> tuple[Any, list[int]]:
-    try:
-        if descriptors and bytes(body) == b"\xc0":
-            files, descriptors = descriptors, []
-            return decoder.decode(_read_file(files)), descriptors
         return decoder.decode(body), descriptors
     # msgspec raises UnicodeDecodeError and RecursionError too: 53 k of 800 k fuzzed frames did.
-    # OSError: the descriptor is not that of a file.
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
-        _close(descriptors)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        framing.close(descriptors)
         msg = f"a message is not a frame of ours: {error}"
         raise FrameError(msg) from error
-
-
-def _read_file(descriptors: list[int]) -> bytes:
-    try:
-        size = os.fstat(descriptors[0]).st_size
-        if size > MAX_FRAME:
-            msg = f"a frame claims {size} bytes; the limit is {MAX_FRAME}"
-            raise FrameError(msg)
-        return os.pread(descriptors[0], size, 0)
-    finally:
-        _close(descriptors)
-
-
-def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    found: list[int] = []
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            found += memoryview(data[: len(data) - len(data) % 4]).cast("i").tolist()
-    return found
-
-
-def _close(descriptors: list[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)

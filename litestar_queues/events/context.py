@@ -43,7 +43,7 @@ MAX_PAYLOAD = 65_536
 MAX_SUCCESSORS = 1_000
 """Jobs that one run may add on success."""
 MAX_SUCCESSOR_BYTES = 32 * 1024 * 1024
-"""Of the jobs that one run adds on success, as they travel: with them its report stays below ``wire.MAX_FRAME``."""
+"""Of the jobs that one run adds on success, as they travel: with them its report stays below ``framing.MAX_FRAME``."""
 
 
 class Sink(Protocol):

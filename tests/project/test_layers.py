@@ -14,7 +14,7 @@ from tests_root import ROOT, sources
 
 LEVELS = {
     0: "exceptions clock ids sizes models nodes lifecycle payload options config redaction forms",
-    1: "tasks registry enqueuer request store wire cell",
+    1: "tasks registry enqueuer request store framing wire cell",
     2: "service synchronous results watching immediate events running",
     3: "worker master",
     4: "background plugin",

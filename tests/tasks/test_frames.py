@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litestar_queues import QueueConfig, QueueConfigurationError, task, wire
+from litestar_queues import QueueConfig, QueueConfigurationError, framing, task, wire
 from litestar_queues.clock import to_datetime
 from litestar_queues.config import LARGEST_LIMIT
 from litestar_queues.events.context import MAX_SUCCESSOR_BYTES
@@ -120,7 +120,7 @@ def test_every_number_of_a_new_job_has_bounds() -> None:
 def test_a_report_with_all_that_it_may_carry_fits_a_frame() -> None:
     largest = msgspec.structs.replace(make(), payload="x" * MAX_SUCCESSOR_BYTES)
     done = wire.Done(1, 1, "x" * LARGEST_LIMIT, Receipt(0, 0, "w" * 200), successors=(largest,))
-    assert len(msgspec.msgpack.encode(done)) < wire.MAX_FRAME
+    assert len(msgspec.msgpack.encode(done)) < framing.MAX_FRAME
 
 
 @pytest.mark.parametrize("name", ["max_payload_bytes", "max_result_bytes"])
@@ -135,3 +135,21 @@ def test_a_limit_that_no_frame_could_carry_is_refused(name: str) -> None:
 def test_a_moment_that_no_datetime_in_utc_can_tell_is_refused(name: str, written: str) -> None:
     with pytest.raises(ValueError, match="years 1 to 9999"):
         make(**{name: datetime.fromisoformat(written)})
+
+
+@pytest.mark.parametrize("size", [100, framing.SMALL, 100_000, framing.INLINE_LIMIT, 3_000_000])
+def test_a_frame_of_any_size_comes_as_it_was_sent(size: int) -> None:
+    here, there = wire.pair()
+    done = wire.Done(1, 1, "x" * size, Receipt(0, 0))
+    with here, there:
+        wire.send(here, done)
+        assert wire.receive_report(there) == done
+
+
+def test_large_frames_go_on_where_the_channel_has_no_room_for_their_bytes() -> None:
+    here, there = wire.pair()
+    sent = [wire.Done(number, 1, "x" * 100_000, Receipt(0, 0)) for number in range(100)]
+    with here, there:
+        for done in sent:  # 10 MB, in a channel of 1 MiB or less that nobody reads
+            wire.send(here, done, flags=wire.DONT_WAIT)
+        assert [wire.receive_report(there) for _ in sent] == sent
