@@ -7,10 +7,12 @@ import sqlite3
 from collections.abc import Sequence
 
 import msgspec
+from msgspec import structs
 
 from litestar_queues.exceptions import StoreCorrupt
 from litestar_queues.models import ClaimedJob, Status
 from litestar_queues.store.base import Claims, Want
+from litestar_queues.store.sqlite import texts
 from litestar_queues.store.sqlite.transaction import Transaction, numbers_of
 
 MOVED_AT_ONCE = 1_000
@@ -178,11 +180,18 @@ def _serves(want: Want, queue: str) -> bool:
 def _read(transaction: Transaction, sql: str, numbers: Sequence[int]) -> list[ClaimedJob]:
     try:
         [(text,)] = transaction.rows(sql, (numbers_of(numbers),))
+        jobs = _decoded(text, numbers)
+        large = [job.number for job in jobs if not job.payload] if sql == _TAKEN else []
+        payloads = texts.payloads(transaction, large) if large else {}
     except sqlite3.DataError:  # with their arguments they are more than one text can be, which is 1 GB
         half = len(numbers) // 2
         if not half:
             raise
         return _read(transaction, sql, numbers[:half]) + _read(transaction, sql, numbers[half:])
+    return [structs.replace(job, payload=payloads[job.number]) if job.number in payloads else job for job in jobs]
+
+
+def _decoded(text: str, numbers: Sequence[int]) -> list[ClaimedJob]:
     try:
         return _taken.decode(text)
     except msgspec.DecodeError as error:

@@ -1,8 +1,8 @@
 """The versions of the schema, and the way from each to the next.
 
 A step is additive, so that a web process of the old release and a master of the new one can work
-on one file for a while. The version, and the oldest release that can still use the file, are in a
-table of our own: the file may be the application's.
+on one file for a while; or it names itself as the oldest that can. The version, and the oldest
+release that can still use the file, are in a table of our own: the file may be the application's.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ STEPS = (
     Step(1, 1, _sql("schema.sql")),
     Step(2, 1, _sql("schema_2.sql")),
     Step(3, 1, _sql("schema_3.sql")),
+    Step(4, 4, _sql("schema_4.sql")),
 )
 
 

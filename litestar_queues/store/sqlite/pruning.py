@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from litestar_queues.models import TERMINAL, Status
 from litestar_queues.store.base import Place, Prunable, Pruned
+from litestar_queues.store.sqlite import texts
 from litestar_queues.store.sqlite.transaction import Row, Transaction, numbers_of
 
 MOST = 200
@@ -48,7 +49,10 @@ _SAID = (
     "(SELECT count(*) FROM (SELECT 1 FROM lq_event WHERE job = job.number LIMIT :most)) + "
     "(SELECT count(*) FROM (SELECT 1 FROM lq_attempt WHERE job = job.number LIMIT :most))"
 )
-_WEIGHT = "length(job.payload) + ifnull(length(job.result), 0) + ifnull(length(job.error), 0)"
+_RESULT = (
+    "ifnull(length(job.result), 0) + ifnull((SELECT length(text) FROM lq_result WHERE lq_result.job = job.number), 0)"
+)
+_WEIGHT = f"max(job.payload_bytes, length(job.payload)) + {_RESULT} + ifnull(length(job.error), 0)"
 _OTHER_STATUS = "job.status NOT IN (SELECT value FROM json_each(:statuses))"
 _OF_STATUS = _WALK.format(
     at="ended_at", among=f"status = :status AND {_ENDED}", said=_SAID, text=_WEIGHT,
@@ -61,7 +65,7 @@ _KEPT = _WALK.format(
 _RESULTS = _WALK.format(
     at="ended_at + result_retention",
     among="result_retention IS NOT NULL AND result IS NOT NULL AND ended_at IS NOT NULL",
-    said="0", text="length(job.result)", spared=_OTHER_STATUS,
+    said="0", text=_RESULT, spared=_OTHER_STATUS,
 )  # fmt: skip
 _DROP_RESULTS = "UPDATE lq_job SET result = NULL, sequence = ? WHERE number IN (SELECT value FROM json_each(?))"
 _DELETE = "DELETE FROM lq_job WHERE number IN (SELECT value FROM json_each(?))"
@@ -89,7 +93,6 @@ PRUNABLE_RESULTS = (
     "SELECT count(*) FROM lq_job WHERE result_retention IS NOT NULL AND result IS NOT NULL AND ended_at IS NOT NULL "
     "AND ended_at + result_retention <= ?"
 )
-IS_NEW_ENOUGH = "SELECT 1 FROM pragma_table_info('lq_job') WHERE name = 'retention'"
 
 
 class _Step(NamedTuple):
@@ -200,7 +203,7 @@ class _Pruning:
         numbers = numbers_of(step.number for step in going)
         if any(step.keeps_key for step in going):
             self._transaction.change(_KEEP_KEY, (numbers,))
-        # Attempts and events go with their job, by the foreign keys: no slower than by statements of their own.
+        # Attempts, events and texts go with their job, by the foreign keys: no slower than by statements of their own.
         self._transaction.change(_DELETE, (numbers,))
         for step in going:
             self._transaction.move(step.queue, step.status, None)
@@ -211,6 +214,7 @@ class _Pruning:
         steps, has_more = self._walk(_RESULTS, known)
         going = [step.number for step in steps if not step.is_spared]
         if going:
+            texts.drop(self._transaction, "result", going)
             self._transaction.change(_DROP_RESULTS, (self._transaction.stamp, numbers_of(going)))
             self._transaction.changed.update(going)
             self._results = len(going)

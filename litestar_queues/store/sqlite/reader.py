@@ -25,6 +25,8 @@ from litestar_queues.store.sqlite.migrations import STEPS, too_new
 from litestar_queues.store.sqlite.transaction import Row
 
 _VERSION = "SELECT name, CAST(value AS INTEGER) FROM lq_meta WHERE name IN ('version', 'oldest')"
+_OLDEST = 4
+"""The oldest version that can be read as it is: before it, texts are only in their jobs' rows."""
 _left_by_parent: list[object] = []
 """Connections of the parent process, kept so that nothing closes them: see ``sharing``."""
 
@@ -152,6 +154,9 @@ class Reader:
         versions: dict[str, int] = dict(await _fetch(connection, _VERSION))
         if versions.get("oldest", 0) > STEPS[-1].version:
             raise too_new(path, versions.get("version", 0))
+        if versions.get("version", 0) < _OLDEST:
+            msg = f"{path} was made by an older release; start lq worker there once, which brings it up to date"
+            raise StoreError(msg)
 
 
 class _ReadingConnection(sqlite3.Connection):

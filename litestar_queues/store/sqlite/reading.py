@@ -24,12 +24,13 @@ from litestar_queues.models import (
     StoredEvent,
 )
 from litestar_queues.nodes import Catalogue, PoolEntry, TaskEntry
+from litestar_queues.store.sqlite import texts
 from litestar_queues.store.sqlite.transaction import Row
 
 _JOB = (
-    "SELECT number, id, task, queue, backend, profile, status, priority, payload, key, fence, attempts, failures, "
-    "crashes, max_retries, timeout, created_at, run_at, expires_at, claimed_at, started_at, ended_at, node, worker, "
-    "pid, cpu, rss, cancel_requested_at, execution_ref, result, error, metadata, sequence, "
+    f"SELECT number, id, task, queue, backend, profile, status, priority, {texts.PAYLOAD}, key, fence, attempts, "
+    "failures, crashes, max_retries, timeout, created_at, run_at, expires_at, claimed_at, started_at, ended_at, node, worker, "
+    f"pid, cpu, rss, cancel_requested_at, execution_ref, {texts.RESULT}, error, metadata, sequence, "
     "(SELECT beat_at FROM lq_node WHERE lq_node.id = lq_job.node)"
 )
 # One statement, so that a job and its attempts are of one moment.

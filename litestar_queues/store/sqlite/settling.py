@@ -9,6 +9,7 @@ import msgspec
 from litestar_queues.lifecycle import Settlement
 from litestar_queues.models import TERMINAL, Attempt, ErrorReport, Receipt, Status, StoredEvent
 from litestar_queues.store.base import Verdict
+from litestar_queues.store.sqlite import texts
 from litestar_queues.store.sqlite.adding import add
 from litestar_queues.store.sqlite.transaction import ManyRows, Row, Transaction, numbers_of
 
@@ -118,6 +119,7 @@ def _write(transaction: Transaction, settlements: Sequence[Settlement]) -> None:
         return
     stamp = transaction.stamp
     _SETTLE.run(transaction, [_settled(settlement, stamp) for settlement in settlements])
+    texts.keep(transaction, "result", ((each.number, each.result) for each in settlements if each.result is not None))
     attempts = [_started(each.number, each.attempt, stamp) for each in settlements if each.attempt is not None]
     _ATTEMPT.run(transaction, attempts)
     for settlement in settlements:
@@ -131,8 +133,8 @@ def _settled(settlement: Settlement, stamp: int) -> Row:
     if receipt is not None:
         start = (receipt.started_at, receipt.worker, receipt.pid, receipt.cpu, receipt.rss)
     return (
-        s.number, s.fence, s.status, s.run_at, s.attempts, s.failures, s.crashes, s.losses, s.unknown_since, s.result,
-        _json(s.error), s.ended_at, stamp, *start, s.suspect,
+        s.number, s.fence, s.status, s.run_at, s.attempts, s.failures, s.crashes, s.losses, s.unknown_since,
+        s.result and texts.inline(s.result), _json(s.error), s.ended_at, stamp, *start, s.suspect,
     )  # fmt: skip
 
 

@@ -203,9 +203,6 @@ class SQLiteStore:
 
     async def prunable(self, kept: Mapping[Status, int | None], *, now: int, even_kept: bool = False) -> Prunable:
         """Count what ``prune`` would do."""
-        if not await self._reader.rows(pruning.IS_NEW_ENOUGH):
-            msg = f"{self._location.path} was made by an older release; start lq worker there once, which brings it up to date"
-            raise StoreError(msg)
         moments = msgspec.json.encode(pruning.until(kept, now)).decode()
         rows = await self._reader.rows(pruning.PRUNABLE, (moments, now))
         [(results,)] = await self._reader.rows(pruning.PRUNABLE_RESULTS, (now,))

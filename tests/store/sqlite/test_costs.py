@@ -15,6 +15,7 @@ from types import FrameType
 import pytest
 
 from litestar_queues import QueueConfig, QueueService, TaskRequest, task
+from litestar_queues.lifecycle import Succeeded
 from litestar_queues.request import build_job
 from litestar_queues.store import Store, Want, open_store
 from litestar_queues.store.opening import Durability
@@ -163,6 +164,18 @@ async def test_a_round_of_a_master_is_one_commit_whose_statements_do_not_grow_wi
         assert (commits, hops) == (1, 1)
         assert statements <= 18  # 13
         assert pages <= 32  # 21, for 128 changes of rows
+
+
+async def test_large_arguments_and_results_are_written_once(store: Store, counted: Counted) -> None:
+    await store.add([new_job(payload='{"args":["' + "x" * 100_000 + '"],"kwargs":{}}')])  # 25 pages
+    since = Since(counted)
+    [job] = await claim(store)
+    *_, claiming = since()
+    assert len(job.payload) > 100_000
+    await store.settle([settlement(job, Succeeded('"' + "x" * 100_000 + '"'))])
+    *_, both = since()
+    assert claiming <= 12  # 7
+    assert both - claiming <= 40  # 33: the result is 25
 
 
 def test_a_call_is_prepared_in_few_calls_of_functions() -> None:

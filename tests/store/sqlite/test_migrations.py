@@ -202,9 +202,8 @@ async def test_the_jobs_of_a_file_of_version_2_are_kept_as_the_configuration_say
     ended = {"status": "failed", "ended_at": 5}
     old = [{}, ended | {"key": "k", "key_forever": 1}, ended, {"status": "completed", "ended_at": 5, "result": "1"}]
     write_old_file(tmp_path / "q.db", 2, old)
-    async with await open_store(url, create=False) as reader:
-        with pytest.raises(StoreError, match="made by an older release; start lq worker"):
-            await reader.prunable({Status.FAILED: 10}, now=20)
+    with pytest.raises(StoreError, match="made by an older release; start lq worker"):
+        await open_store(url, create=False)
     async with await open_store(url) as store:
         assert (await store.prunable({Status.FAILED: 10}, now=20)).jobs == {Status.FAILED: 2}
         assert (await store.prune({Status.FAILED: 10}, now=14)).jobs == {}
@@ -215,15 +214,23 @@ async def test_the_jobs_of_a_file_of_version_2_are_kept_as_the_configuration_say
         assert (again.number, again.status, again.deduplicated) == (2, "failed", True)
 
 
-async def test_a_release_of_version_2_goes_on_beside_a_file_of_version_3(tmp_path: Path) -> None:
-    """Its statements, which know nothing of retention: what it adds and ends is kept as the configuration says."""
+async def test_a_release_of_version_3_which_would_not_find_large_texts_is_refused(tmp_path: Path) -> None:
+    async with await open_store(url_of(tmp_path / "q.db")):
+        with pytest.raises(StoreTooNew):
+            write_old_file(tmp_path / "q.db", 3, [{}])
+
+
+async def test_large_texts_of_a_file_of_version_3_are_found_where_they_are(tmp_path: Path) -> None:
+    large = '{"args":["' + "x" * 100_000 + '"],"kwargs":{}}'
+    ended = {"status": "completed", "ended_at": 5, "result": f'"{large!r}"'}
+    write_old_file(tmp_path / "q.db", 3, [{"payload": large}, {"payload": large} | ended])
     async with await open_store(url_of(tmp_path / "q.db")) as store:
-        write_old_file(tmp_path / "q.db", 2, [{}])
-        connection = connect(tmp_path / "q.db")
-        connection.execute("UPDATE lq_job SET status = 'completed', ended_at = 5, result = '1'")
-        connection.execute("UPDATE lq_tally SET status = 'completed'")
-        connection.close()
-        assert (await store.prune({Status.COMPLETED: 10}, now=15)).jobs == {Status.COMPLETED: 1}
+        [[job]] = (await store.claim("node", [Want(1)], now=2)).jobs
+        [_, other] = await store.get([1, 2])
+        assert job.payload == large
+        assert other is not None
+        assert (other.payload, other.result_json) == (large, ended["result"])
+        assert (await store.prune({Status.COMPLETED: 0}, now=15)).jobs == {Status.COMPLETED: 1}
 
 
 @pytest.mark.fault("C16", "eight processes migrate a file of version 1 at once", "all succeed, each step is taken once")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from litestar_queues.lifecycle import Raised
+from litestar_queues.lifecycle import Raised, Succeeded
 from litestar_queues.models import FOREVER, ErrorReport, Status, StoredEvent
 from litestar_queues.store import Want, open_store
 from litestar_queues.store.base import Place
@@ -110,6 +110,20 @@ async def test_what_hangs_on_a_pruned_job_leaves_no_rows(tmp_path: Path) -> None
     for table in ("lq_job", "lq_attempt", "lq_event"):
         assert connection.execute(f"SELECT count(*) FROM {table}").fetchall() == [(0,)], table
     connection.close()
+
+
+async def test_the_large_texts_of_a_pruned_job_leave_no_rows(tmp_path: Path) -> None:
+    async with await open_store(f"sqlite:///{tmp_path}/q.db", durability="process") as store:
+        await store.add(new_jobs(5, payload='{"args":["' + "x" * 10_000 + '"],"kwargs":{}}', result_retention=1))
+        await store.settle([settlement(job, Succeeded('"' + "x" * 10_000 + '"')) for job in await claim(store)])
+        connection = sqlite3.connect(tmp_path / "q.db")
+        counts = "SELECT (SELECT count(*) FROM lq_payload), (SELECT count(*) FROM lq_result)"
+        assert connection.execute(counts).fetchall() == [(5, 5)]
+        await store.prune({Status.COMPLETED: None}, now=LATER)
+        assert connection.execute(counts).fetchall() == [(5, 0)]
+        await store.prune(COMPLETED_GO, now=LATER)
+        assert connection.execute(counts).fetchall() == [(0, 0)]
+        connection.close()
 
 
 async def test_a_prune_waits_for_no_sync_and_shares_its_commit_with_nobody(tmp_path: Path) -> None:
