@@ -13,7 +13,8 @@ MAX_STACK = 65_536
 """Bytes of a dump that are kept."""
 _PATIENCE = 0.1
 _LOOK_EVERY = 0.002
-_OURS = "/litestar_queues/running.py"
+_OURS = tuple(f"/litestar_queues/{name}.py" for name in ("running", "worker/serving", "worker/slots"))
+"""What calls a task, or waits on the loop that its coroutine is on."""
 
 
 class StackFile:
@@ -74,7 +75,7 @@ def _users_part(dump: str) -> str:
     for line in dump.splitlines():
         if not line.startswith("  "):
             is_ours = False
-        elif _OURS in line:
+        elif any(name in line for name in _OURS):
             is_ours = True
         if not is_ours:
             kept.append(line)
