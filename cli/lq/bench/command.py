@@ -57,6 +57,13 @@ Exit status: 0 when everything was measured, 1 when something failed or hung.
     show_default=True,
     help="Seconds after which a run is killed.",
 )
+@click.option(
+    "--longest",
+    type=click.FloatRange(min=0.5),
+    default=10.0,
+    show_default=True,
+    help="Seconds that a slow queue is given: it does fewer jobs.",
+)
 @click.option("--peers", "peers_folder", type=_FOLDER, help="Measure other queues too: a folder with NAME.py for each.")
 @click.option("--environments", type=_FOLDER, help="Where each peer has its Python [.bench, two folders above].")
 @click.option(
@@ -74,6 +81,7 @@ def bench(
     workers: int | None,
     seconds: float,
     limit: float,
+    longest: float,
     peers_folder: Path | None,
     environments: Path | None,
     only: tuple[str, ...],
@@ -85,9 +93,8 @@ def bench(
     """Measure, report, and say by the exit status whether all of it could be measured."""
     for number in (signal.SIGTERM, signal.SIGHUP):  # whoever ends it ends what it has started
         signal.signal(number, signal.default_int_handler)
-    plan = Plan(
-        _scenarios(names, everything), rounds, workers or min(len(os.sched_getaffinity(0)), 2), jobs, seconds, limit
-    )
+    workers = workers or min(len(os.sched_getaffinity(0)), 2)
+    plan = Plan(_scenarios(names, everything), rounds, workers, jobs, seconds, limit, longest)
     adapters, missing = peers.find(peers_folder, environments, only)
     if missing:
         click.echo(f"left out, having no environment of their own yet: {', '.join(missing)}", err=True)

@@ -2,7 +2,7 @@
 
 So a machine that is busy for a while is busy for everybody. Before the rounds each does a twentieth,
 which counts for nothing: it warms the disk's and Python's caches, and says how fast it is, so that a
-slow one is given as many jobs as it does in ``LONGEST`` seconds. Whoever fails or hangs in a
+slow one is given as many jobs as it does in ``Plan.longest`` seconds. Whoever fails or hangs in a
 scenario is not asked again for that one, so all of it ends in a time that can be told beforehand.
 """
 
@@ -21,8 +21,6 @@ from lq.bench.servers import Servers
 
 WARM_UP = 0
 """The round that counts for nothing."""
-LONGEST = 10.0
-"""Seconds that the measured part of a scaled run should take at most."""
 _SHARE = 20
 _LISTING = 60.0
 """Seconds within which an adapter must say what it can."""
@@ -40,6 +38,8 @@ class Plan(Struct, frozen=True):
     """For scenarios that go on for a time."""
     limit: float = 180.0
     """Seconds after which a run is killed."""
+    longest: float = 10.0
+    """Seconds that the measured part of a scaled run should take at most."""
 
 
 def measure(
@@ -71,14 +71,14 @@ def _measure_one(
             if not result.is_good:
                 del able[adapter.name]
             elif round == WARM_UP:
-                counts[adapter.name] = _affordable(result, jobs)
+                counts[adapter.name] = _affordable(result, jobs, plan.longest)
             yield result
 
 
-def _affordable(warm_up: Run, jobs: int) -> int:
-    """Return how many jobs may be asked of one that was so fast in its warm-up."""
+def _affordable(warm_up: Run, jobs: int, longest: float) -> int:
+    """Return how many jobs may be asked of one that was so fast in its warm-up, if they are to take *longest* seconds."""
     rate = warm_up.jobs / warm_up.seconds
-    return min(jobs, max(int(rate * LONGEST), LEAST))
+    return min(jobs, max(int(rate * longest), LEAST))
 
 
 def _scenarios_of(adapter: Adapter) -> frozenset[str]:
