@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, ContextVar
 from types import AsyncGeneratorType
@@ -173,6 +173,10 @@ class JobLoop(uvloop.Loop):
         owner = self.owner() if context is None else context.get(_owner, None) or self.rest
         owner.add_task(task)
         return task
+
+    def create_job(self, coroutine: Coroutine[Any, Any, T], context: Context) -> asyncio.Task[T]:
+        """Return a task that is the job itself, and so nothing that it leaves."""
+        return super().create_task(coroutine, context=context)
 
     def call_later(  # type: ignore[override]  # the arguments are the callback's, whatever they are
         self, delay: float, callback: Any, *args: Any, context: Context | None = None

@@ -71,6 +71,8 @@ class Server:
         """The job that is here; None between two, when nothing of the one before is held."""
         self._is_staying = False
         """Coroutines are run one after another, without leaving the loop."""
+        self._job: asyncio.Task[wire.Done | wire.Failed] | None = None
+        """The one that runs."""
         self._error: BaseException | None = None
         """What the server itself has met with on the loop."""
         self.is_last = False
@@ -148,8 +150,8 @@ class Server:
         turn = self._turn
         assert turn is not None
         # In a copy of the context: what a task sets there is not the next one's to see.
-        job = self._loop.create_task(turn.execution.run_async(owns_task=True), context=copy_context())
-        job.add_done_callback(partial(self._take_end, turn))
+        self._job = self._loop.create_job(turn.execution.run_async(owns_task=True), copy_context())
+        self._job.add_done_callback(partial(self._take_end, turn))
 
     def _take_end(self, turn: _Turn, job: asyncio.Task[wire.Done | wire.Failed]) -> None:
         if turn.end is not None:
@@ -158,6 +160,7 @@ class Server:
             turn.end = job.result()
         except asyncio.CancelledError as error:  # before its first step
             turn.end = turn.execution.ended_by(error)
+        self._job = None
         # From a callback that does not hold the job: the wait for the next one may be long.
         self._loop.call_soon(self._go_on)
 
@@ -180,11 +183,11 @@ class Server:
             self._loop.stop()
 
     def _give_up(self, error: BaseException) -> None:
-        turn = self._turn
-        if self._is_staying and turn is not None and turn.end is None:
+        if self._turn is not None and self._job is not None:
             self._gate.shut()
-            turn.end = turn.execution.ended_by(error)
-            self._is_staying = False
+            self._turn.end = self._turn.execution.ended_by(error)
+            self._loop.rest.add_task(self._job)
+            self._job, self._is_staying = None, False
 
     def _run(self, execution: Execution) -> wire.Done | wire.Failed:
         try:
