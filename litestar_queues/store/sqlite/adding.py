@@ -82,11 +82,14 @@ def _insert(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Added]:
 
 def _welcome(transaction: Transaction, jobs: Sequence[NewJob], added: Sequence[Added]) -> None:
     """Count new jobs; keep their large texts, and the keys that they have for ever."""
-    texts.keep(transaction, "payload", ((entry.number, job.payload) for job, entry in zip(jobs, added, strict=True)))
+    large: list[tuple[int, str]] = []
     for job, entry in zip(jobs, added, strict=True):
         transaction.move(job.queue, None, entry.status)
+        if len(job.payload) > texts.LARGE:
+            large.append((entry.number, job.payload))
         if job.key_forever and job.key is not None:
             transaction.change(_BURY, (job.key_scope, job.key, entry.number, str(job.id)))
+    texts.keep(transaction, "payload", large)
 
 
 def _sort_out(transaction: Transaction, jobs: Sequence[NewJob], before: int) -> list[Added]:
@@ -121,7 +124,8 @@ def _give_way(transaction: Transaction, job: NewJob) -> Added:
     if not transaction.change(_REPLACE, values).rowcount:
         return holder  # it runs: as reuse
     texts.drop(transaction, "payload", [holder.number])
-    texts.keep(transaction, "payload", [(holder.number, job.payload)])
+    if len(job.payload) > texts.LARGE:
+        texts.keep(transaction, "payload", [(holder.number, job.payload)])
     [(queue,)] = transaction.rows("SELECT queue FROM lq_job WHERE number = ?", (holder.number,))
     transaction.move(queue, holder.status, status)
     transaction.changed.add(holder.number)

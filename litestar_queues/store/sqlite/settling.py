@@ -119,7 +119,8 @@ def _write(transaction: Transaction, settlements: Sequence[Settlement]) -> None:
         return
     stamp = transaction.stamp
     _SETTLE.run(transaction, [_settled(settlement, stamp) for settlement in settlements])
-    texts.keep(transaction, "result", ((each.number, each.result) for each in settlements if each.result is not None))
+    large = [(each.number, each.result) for each in settlements if each.result and len(each.result) > texts.LARGE]
+    texts.keep(transaction, "result", large)
     attempts = [_started(each.number, each.attempt, stamp) for each in settlements if each.attempt is not None]
     _ATTEMPT.run(transaction, attempts)
     for settlement in settlements:

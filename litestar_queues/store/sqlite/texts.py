@@ -9,7 +9,7 @@ which no JSON is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -46,11 +46,10 @@ def inline(text: str) -> str:
     return text if len(text) <= LARGE else ""
 
 
-def keep(transaction: Transaction, kind: Kind, texts: Iterable[tuple[int, str]]) -> None:
-    """Keep those of *texts*, each with the number of its job, that the job's row has not."""
-    large = [each for each in texts if len(each[1]) > LARGE]
-    if large:
-        _KEEP[kind].run(transaction, large)
+def keep(transaction: Transaction, kind: Kind, texts: Sequence[tuple[int, str]]) -> None:
+    """Keep *texts*, each longer than ``LARGE`` and with the number of its job."""
+    if texts:
+        _KEEP[kind].run(transaction, texts)
 
 
 def drop(transaction: Transaction, kind: Kind, numbers: Sequence[int]) -> None:
