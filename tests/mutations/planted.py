@@ -434,8 +434,8 @@ BUGS = (
         "text must be UTF-8",
         "a damaged row holds up no other job",
         _S + "connection.py",
-        "    connection.text_factory = text_of\n",
-        "",
+        '    return isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode to UTF-8")\n',
+        "    return False\n",
         ("tests/process/test_bad_input.py",),
     ),
     Planted(

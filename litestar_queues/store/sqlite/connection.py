@@ -16,8 +16,7 @@ BUSY = 10.0
 CHECKPOINT_AT = 4 * 1024 * 1024
 """Bytes of the WAL past which it is copied into the database."""
 text_of = partial(str, encoding="utf-8", errors="replace")
-"""What is read as text. One flipped bit makes it no UTF-8, and an error of that would keep all other jobs from being
-claimed with the damaged one, whose checksum tells."""
+"""What is read as text where some is damaged: see ``is_no_text``."""
 _OLDEST_SQLITE = (3, 37, 0)
 """The first with STRICT tables; RETURNING came with 3.35."""
 
@@ -34,7 +33,6 @@ def connect(location: Location) -> sqlite3.Connection:
     connection = sqlite3.connect(
         location.uri("rw"), uri=True, timeout=BUSY, isolation_level=None, cached_statements=256, check_same_thread=False
     )
-    connection.text_factory = text_of
     try:
         _set_up(connection, location)
     except BaseException:
@@ -82,6 +80,16 @@ def _use_wal(connection: sqlite3.Connection, location: Location) -> None:
             msg = f"{location.path} cannot use a write-ahead log (its journal mode stays {mode!r}); use a local disk"
             raise StoreError(msg)
         return
+
+
+def is_no_text(error: sqlite3.Error) -> bool:
+    """Say whether a statement brought what is no UTF-8, as one flipped bit can make it.
+
+    An error of that would keep all other jobs from being claimed with the damaged one, whose checksum tells; so the
+    statement is to be run again, with ``text_of``. Not with that from the start: the texts of a job that has and
+    returns 100 KB took 130 µs to read, with SQLite's own way 11.
+    """
+    return isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode to UTF-8")
 
 
 def is_full(error: BaseException | None) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 import aiosqlite
 
 from litestar_queues.exceptions import StoreCorrupt, StoreError
-from litestar_queues.store.sqlite.connection import BUSY, explain, text_of
+from litestar_queues.store.sqlite.connection import BUSY, explain, is_no_text, text_of
 from litestar_queues.store.sqlite.location import Location
 from litestar_queues.store.sqlite.migrations import STEPS, too_new
 from litestar_queues.store.sqlite.transaction import Row
@@ -53,7 +53,12 @@ class Reader:
                 await _fetch(connection, "SELECT 1")
             raise
         except sqlite3.Error as error:
-            raise explain(error, self._location) from error
+            if not is_no_text(error):
+                raise explain(error, self._location) from error
+            # The error's frames hold the cursor, and that what was read: later reads would see nothing newer.
+            error.__traceback__ = None
+            connection.text_factory = text_of
+        return await self.rows(sql, parameters)
 
     async def open(self) -> None:
         """Refuse a file that is not there, is not a queue, or is a newer release's."""
@@ -164,7 +169,6 @@ class _ReadingConnection(sqlite3.Connection):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.text_factory = text_of
         if sys.version_info >= (3, 12):
             # Whoever only reads must not be the one who copies and unlinks the WAL; see ``connection``.
             self.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)

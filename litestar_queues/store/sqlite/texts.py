@@ -64,6 +64,6 @@ def payloads(transaction: Transaction, numbers: Sequence[int]) -> dict[int, str]
     found: dict[int, str] = {}
     start = 0
     for number, length in _lengths.decode(lengths):
-        found[number] = text_of(together[start : start + length])
+        found[number] = text_of(memoryview(together)[start : start + length])
         start += length
     return found

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from litestar_queues.models import Status
+from litestar_queues.store.sqlite.connection import is_no_text, text_of
 
 Row = tuple[Any, ...]
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -88,8 +89,17 @@ class Transaction:
         return (time.monotonic_ns() - self._began_at) // 1_000
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[Row]:
-        """Run one statement and fetch all of it: an open cursor would keep the commit from happening."""
-        return self._connection.execute(sql, parameters).fetchall()
+        """Run one statement and fetch all of it: an open cursor would keep the commit from happening.
+
+        One that writes may bring numbers back, but no text: where that is damaged it runs again.
+        """
+        try:
+            return self._connection.execute(sql, parameters).fetchall()
+        except sqlite3.OperationalError as error:
+            if not is_no_text(error):
+                raise
+            self._connection.text_factory = text_of
+            return self._connection.execute(sql, parameters).fetchall()
 
     def json(self, sql: str, parameters: Parameters = ()) -> Any:
         """Run a statement that selects one JSON text, and return what is in it."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -213,6 +214,24 @@ async def test_jobs_whose_arguments_fit_no_one_value_are_claimed_all_the_same(tm
         jobs = await claim(store, 11)
         assert [job.number for job in jobs] == list(range(1, 12))
         assert {job.payload for job in jobs} == {payload}
+
+
+@pytest.mark.parametrize("size", [10, 10_000])
+async def test_who_has_read_a_text_that_is_none_sees_what_comes_after(tmp_path: Path, size: int) -> None:
+    async with await open_store(url_of(tmp_path / "q.db")) as store:
+        await store.add(new_jobs(2, payload='{"args":["' + "x" * size + '"],"kwargs":{}}'))
+        with contextlib.closing(sqlite3.connect(tmp_path / "q.db", isolation_level=None)) as connection:
+            connection.execute("UPDATE lq_job SET payload = CAST(X'E4' AS TEXT) WHERE number = 1 AND payload != ''")
+            connection.execute("UPDATE lq_payload SET text = CAST(X'E4' AS TEXT) WHERE job = 1")
+        [damaged, _] = await store.get([1, 2])
+        assert damaged is not None
+        assert damaged.payload == "\N{REPLACEMENT CHARACTER}"
+        gc.disable()
+        try:
+            assert [job.payload[:9] for job in await claim(store)] == ["\N{REPLACEMENT CHARACTER}", '{"args":[']
+            assert await status_of(store, 2) == "running"
+        finally:
+            gc.enable()
 
 
 async def fill(store: Store, size: int = 10_000) -> tuple[int, StoreFull]:
