@@ -5,6 +5,7 @@
     location      from a URL to a file and its side folder; modes, and what is refused
     migrations    the schema's versions (schema.sql is the first)
     turnstile     a fair turn before the write lock
+    handover      waking who waits for it
     writer        the process's one writer: group commit, errors in our words, checkpoints
     bells         who is woken after a commit
     adding, claiming, settling, telling, reading    SQL, by verb

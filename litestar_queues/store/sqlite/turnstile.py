@@ -17,12 +17,13 @@ import os
 import time
 from pathlib import Path
 
+from litestar_queues.store.sqlite.handover import Handover
+
 PATIENCE = 2.0
 """Seconds to wait for a turn."""
-_LOOK_FOR_TURN_EVERY = 0.0002
-_LOOK_FOR_WRITE_EVERY = 0.00005
-"""Seconds between two tries; one process at a time looks for ``write``, and a commit takes about 250 µs.
-Blocking in the kernel would pass on sooner, but no deadline reaches there: docs/decisions/003."""
+_TURN, _WRITE = 0, 1
+_LOOK_EVERY = 0.002
+"""Seconds between two tries, where nobody who lets go wakes those who wait: docs/decisions/003."""
 _SULK = 10.0
 """Seconds during which, after a turn did not come, nobody waits for one: else every commit would wait
 for as long as a dead holder's descriptor lives on in a fork."""
@@ -35,6 +36,7 @@ class Turnstile:
     def __init__(self, folder: Path) -> None:
         self._turn = _open(folder / "turn")
         self._write = _open(folder / "write")
+        self._handover = Handover(folder / "handover", 2)
         self._has_write = False
         self._sulks_until = 0.0
 
@@ -42,25 +44,45 @@ class Turnstile:
         """Wait for a turn; return False, with a warning, when it did not come in time."""
         now = time.monotonic()
         until = now if now < self._sulks_until else now + PATIENCE
-        if not _take(self._turn, until, _LOOK_FOR_TURN_EVERY):
+        if not self._take(_TURN, self._turn, until):
             return self._go_without("the turn to write is held", now)
-        self._has_write = _take(self._write, until, _LOOK_FOR_WRITE_EVERY)
-        fcntl.flock(self._turn, fcntl.LOCK_UN)
+        self._has_write = self._take(_WRITE, self._write, until)
+        self._let_go(_TURN, self._turn)
         return self._has_write or self._go_without("the writer before has not let go", now)
 
     def leave(self) -> None:
         """Let the next one in."""
         if self._has_write:
             self._has_write = False
-            fcntl.flock(self._write, fcntl.LOCK_UN)
+            self._let_go(_WRITE, self._write)
 
     def close(self) -> None:
         """Let go of the files."""
         turn, write = self._turn, self._write
         self._turn = self._write = -1
+        self._handover.close()
         for descriptor in (turn, write):
             if descriptor >= 0:
                 os.close(descriptor)
+
+    def _take(self, place: int, descriptor: int, until: float) -> bool:
+        """Take a lock; return False when it did not come free by *until*, or cannot be taken at all."""
+        while True:
+            seen = self._handover.seen(place)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    return False
+                self._handover.wait(place, seen, _LOOK_EVERY)
+            except OSError:  # a filesystem without such locks: a courtesy that is not to be had
+                return False
+            else:
+                return True
+
+    def _let_go(self, place: int, descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        self._handover.wake(place)
 
     def _go_without(self, why: str, now: float) -> bool:
         if now >= self._sulks_until:
@@ -71,18 +93,3 @@ class Turnstile:
 
 def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
-def _take(descriptor: int, until: float, look_every: float) -> bool:
-    """Take a lock; return False when it did not come free by *until*, or cannot be taken at all."""
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                return False
-            time.sleep(look_every)
-        except OSError:  # a filesystem without such locks: a courtesy that is not to be had
-            return False
-        else:
-            return True

@@ -39,6 +39,7 @@ def test_nobody_opens_the_database_file_but_sqlite() -> None:
         "bells.py: self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)",
         "bells.py: self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)",
         "files.py: self._log_descriptor = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)",
+        "handover.py: descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)",
         "location.py: os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))",
         'location.py: lines = Path(mounts).read_text(encoding="utf-8").splitlines()',
         'migrations.py: return files(__package__).joinpath(name).read_text(encoding="utf-8")',
