@@ -59,6 +59,11 @@ class Stage:
             msg = f"the master ended with status {ended}: {owned.last_words(self._log)}"
             raise QueueError(msg)
 
+    @property
+    def held(self) -> int:
+        """How many jobs have held slots so far; they complete too."""
+        return self._holds * self.work.workers * self._slots
+
     async def hold(self) -> None:
         """Keep every slot of every worker busy until ``release``, so that what is enqueued now waits."""
         self._holds += 1

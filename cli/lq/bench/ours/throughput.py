@@ -73,7 +73,7 @@ async def _drain(work: Work, task: Task[[int], int], *, slots: int = 1) -> Told:
         with Part() as part:
             here.release()
             await results[-1].wait()
-            await here.until_completed(work.jobs)
+            await here.until_completed(here.held + work.jobs)
         commits = here.commits() - before
         await here.compare(results, range(1, work.jobs + 1))
     return tell(work, part, f"{work.workers} processes of {slots} slots", commits=commits)
@@ -113,7 +113,7 @@ async def events(work: Work) -> Told:
         with Part() as part:
             here.release()
             await results[-1].wait()
-            await here.until_completed(jobs)
+            await here.until_completed(here.held + jobs)
         stored, commits = here.ask("SELECT count(*) FROM lq_event"), here.commits() - before
         if stored != jobs * _REPORTS:
             msg = f"{jobs * _REPORTS} calls of progress, and {stored} are stored"
