@@ -8,11 +8,11 @@ that has not been measured.
 
 from __future__ import annotations
 
-BUDGET = 60_000
+BUDGET = 40_000
 """Microseconds of work that may be in a lane."""
 SHORT = 8_000
 """Microseconds of work below which a lane is filled up at once: so long a claim may take on a busy machine."""
-PAUSE = 0.03
+PAUSE = 0.02
 """Seconds that a master lets ends and words wait for company while no worker is short of jobs."""
 MOST_BYTES = 4 * 1024 * 1024
 """Characters of arguments in a lane past which nothing more waits there: the master holds them too. 45 short jobs
