@@ -23,7 +23,9 @@ from planted import BUGS, Planted
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "planted-bugs.md"
 RESULTS = ROOT / "docs" / "planted-bugs.json"
-LEAVE = shutil.ignore_patterns(".git", ".venv", ".tox", "__pycache__", "*.db", "*.lq", ".mypy_cache", ".ruff_cache")
+LEAVE = shutil.ignore_patterns(
+    ".git", ".venv", ".bench", ".tox", "__pycache__", "*.db", "*.lq", ".mypy_cache", ".ruff_cache"
+)
 
 
 def survives(bug: Planted, *, quick: bool) -> bool:

@@ -43,6 +43,7 @@ Exit status: 0 when everything was measured, 1 when something failed or hung.
 @click.option(
     "--scenario", "names", multiple=True, metavar="NAME", help="Measure this; may be repeated. [the usual ones]"
 )
+@click.option("--alone", multiple=True, metavar="NAME", help="Measure this without the peers; may be repeated.")
 @click.option("--all", "everything", is_flag=True, help="Measure everything, also what takes minutes.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Jobs of each run [as many as the scenario says].")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Times that each is measured.")
@@ -75,6 +76,7 @@ Exit status: 0 when everything was measured, 1 when something failed or hung.
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing until it is done.")
 def bench(
     names: tuple[str, ...],
+    alone: tuple[str, ...],
     everything: bool,
     jobs: int | None,
     rounds: int,
@@ -94,7 +96,8 @@ def bench(
     for number in (signal.SIGTERM, signal.SIGHUP):  # whoever ends it ends what it has started
         signal.signal(number, signal.default_int_handler)
     workers = workers or min(len(os.sched_getaffinity(0)), 2)
-    plan = Plan(_scenarios(names, everything), rounds, workers, jobs, seconds, limit, longest)
+    scenarios = _scenarios((*names, *alone), everything)
+    plan = Plan(scenarios, rounds, workers, jobs, seconds, limit, longest, alone)
     adapters, missing = peers.find(peers_folder, environments, only)
     if missing:
         click.echo(f"left out, having no environment of their own yet: {', '.join(missing)}", err=True)

@@ -40,6 +40,8 @@ class Plan(Struct, frozen=True):
     """Seconds after which a run is killed."""
     longest: float = 10.0
     """Seconds that the measured part of a scaled run should take at most."""
+    alone: tuple[str, ...] = ()
+    """Scenarios that peers are not asked for."""
 
 
 def measure(
@@ -49,7 +51,8 @@ def measure(
     runs: list[Run] = []
     can = {adapter.name: _scenarios_of(adapter) for adapter in adapters}
     for name in plan.scenarios:
-        able = [adapter for adapter in adapters if name in can[adapter.name]]
+        asked = [adapter for adapter in adapters if adapter.has_our_python or name not in plan.alone]
+        able = [adapter for adapter in asked if name in can[adapter.name]]
         for result in _measure_one(plan, SCENARIOS[name], able, servers, folder):
             runs.append(result)
             tell(result)
