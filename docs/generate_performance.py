@@ -18,6 +18,9 @@ OURS, BARE = "ours", "bare"
 COMPUTING = 5.0
 """Milliseconds of CPU that a job of the scenario ``cpu`` takes."""
 
+WORKERS = 2
+"""Processes that work."""
+
 Figures = dict[str, Any]
 """One queue in one scenario, as the raw output has it."""
 Value = Callable[[Figures], float]
@@ -45,7 +48,7 @@ def _cpu(figures: Figures) -> float:
 
 
 def _share(figures: Figures) -> float:
-    return _rate(figures) * COMPUTING / 1_000 / _workers * 100
+    return _rate(figures) * COMPUTING / 1_000 / WORKERS * 100
 
 
 def _latency(which: str) -> Value:
@@ -61,7 +64,6 @@ def _flatness(figures: Figures) -> float:
     return float(rates[1_000_000] / rates[10_000] * 100)
 
 
-_workers = 2
 ASKED = (
     Asked("no-op jobs drained", "drain", _rate, 15_000, True, "{:,.0f}/s"),
     Asked("CPU of a no-op job, all processes and servers", "drain", _cpu, 100, False, "{:,.0f} µs"),
@@ -170,7 +172,7 @@ def settings(raw: Raw) -> str:
 def where(raw: Raw) -> str:
     """Return when and on what it was measured."""
     machine, plan = raw.machine, raw.plan
-    servers = "".join(f", {each['name']} {each['version']} ({each['settings']})" for each in raw.servers)
+    servers = "".join(f", {each['name']} {each['version']} ({each['durability']})" for each in raw.servers)
     return (
         f"{machine['at'][:10]}, {machine['cpus']} × {machine['cpu']}, {machine['kernel']}, {machine['filesystem']} where a sync "
         f"of 4 KiB takes {machine['sync_ms']} ms, Python {machine['python']}, SQLite {machine['sqlite']}{servers}; "

@@ -53,8 +53,9 @@ def test_the_command_reference_is_what_help_says() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_table_of_faults_is_what_the_tests_inject() -> None:
-    command = [sys.executable, str(ROOT / "docs" / "generate_reliability.py"), "--check"]
+@pytest.mark.parametrize("generator", ["reliability", "performance"])
+def test_the_tables_are_what_the_tests_inject_and_what_was_measured(generator: str) -> None:
+    command = [sys.executable, str(ROOT / "docs" / f"generate_{generator}.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
 
