@@ -11,7 +11,7 @@ import pytest
 from litestar_queues import JobGone, QueueService, TaskRequest, TaskResult
 from litestar_queues.clock import SystemClock
 from litestar_queues.lifecycle import Raised, Succeeded, settle
-from litestar_queues.master.housekeeping import SHORTEST_REST, Housekeeping, rest_after
+from litestar_queues.master.housekeeping import BEHIND_AFTER, SHORTEST_REST, Housekeeping, rest_after
 from litestar_queues.master.notices import JobsPruned, Notice
 from litestar_queues.models import ErrorReport, Status
 from litestar_queues.nodes import Catalogue
@@ -77,8 +77,9 @@ async def test_a_master_prunes_as_the_application_says_and_serves_meanwhile(
 
 
 async def test_pruning_rests_for_what_it_kept_others_from_and_not_for_its_own_wait(service: QueueService) -> None:
-    assert rest_after(Pruned({}, 0, {}, has_more=True, took=4_000)) == 0.012
-    assert rest_after(Pruned({}, 0, {}, has_more=True, took=0)) == SHORTEST_REST
+    part = Pruned({}, 0, {}, has_more=True, took=10_000)
+    assert [rest_after(part, since) for since in (0, BEHIND_AFTER / 2, BEHIND_AFTER, 3600)] == [0.03, 0.02, 0.01, 0.01]
+    assert rest_after(Pruned({}, 0, {}, has_more=True, took=0), 0) == SHORTEST_REST
     await end_some(service, 5)
     at = CLOCK.monotonic()
     busy = [asyncio.ensure_future(end_some(service, 100)) for _ in range(5)]
