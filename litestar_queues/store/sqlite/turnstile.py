@@ -36,7 +36,7 @@ class Turnstile:
     def __init__(self, folder: Path) -> None:
         self._turn = _open(folder / "turn")
         self._write = _open(folder / "write")
-        self._handover = Handover(folder / "handover", 2)
+        self._handover = Handover(folder / "handover")
         self._has_write = False
         self._sulks_until = 0.0
 
