@@ -69,6 +69,8 @@ class Writer:
         self._opened = threading.Event()
         self._failure: BaseException | None = None
         self._commits = 0
+        self._owes_sync = False
+        """What callers hear of at the end of this turn has not been synced, and is to be."""
         self._log = f"{location.path}-wal"
         # A daemon: a program that forgets to close its store must still be able to end.
         self._thread = threading.Thread(target=self._run, name="litestar-queues-writer", daemon=True)
@@ -229,8 +231,9 @@ class Writer:
         resolve(group)
         for transaction, skip in written:
             self._ring_after(transaction, skip)
-        if any(transaction.has_written for transaction, _ in written):
-            self._sync_after(group)
+        if self._owes_sync:
+            self._owes_sync = False
+            self._files.sync_log()
         self._commits += 1
         if self._commits % _LOOK_AT_WAL_EVERY == 0:
             self._checkpoint_if_due()
@@ -259,6 +262,7 @@ class Writer:
                 # Whoever claims waits for this commit; its master wakes up meanwhile: see ``ring_masters``.
                 self._ringer.ring_masters(skip=skip)
             self._commit()
+            self._note_sync(group, transaction)
         # Whatever it is, those who wait must hear of it, and the thread must go on.
         except BaseException as error:
             self._rollback()
@@ -285,12 +289,6 @@ class Writer:
             self._ringer.ring_masters(skip=skip)
         if transaction.changed:
             self._ringer.ring_watchers(transaction.changed, skip=skip)
-
-    def _sync_after(self, group: list[Operation]) -> None:
-        """Sync what its callers have heard of already, where the commit has not."""
-        synced = {operation.synced for operation in group}
-        if self._durability == "power" and "after" in synced and "before" not in synced:
-            self._files.sync_log()
 
     def _begin(self, group: list[Operation]) -> None:
         self._files.check(self._connection)
@@ -319,6 +317,13 @@ class Writer:
         except sqlite3.Error as error:
             raise OutcomeUnknown from error
         self._files.committed()
+
+    def _note_sync(self, group: list[Operation], transaction: Transaction) -> None:
+        """Take note of whether the log is to be synced once the callers have heard: not with each commit of a turn."""
+        if transaction.has_written:
+            is_synced = self._durability_set == "power"
+            is_owed = self._durability == "power" and any(operation.synced == "after" for operation in group)
+            self._owes_sync = not is_synced and (is_owed or self._owes_sync)
 
     def _rollback(self) -> None:
         try:

@@ -210,3 +210,24 @@ async def test_who_claims_hears_of_it_before_it_is_synced_unless_something_else_
         assert await claim(store, 1) == []
         await store.beat(node("n"))
         assert synced == [True] * syncs, "with an end, which is told once it is synced; and when there was nothing"
+
+
+async def test_a_claim_is_synced_also_where_something_beside_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(files.os, "fdatasync", synced.append)
+    async with await open_store(f"sqlite:///{tmp_path}/q.db") as store:
+        await store.add(new_jobs(2))
+        gate = threading.Event()
+        holding = asyncio.ensure_future(store._run(lambda transaction: gate.wait(10)))  # type: ignore[attr-defined]
+        failing = asyncio.ensure_future(store._run(lambda transaction: 1 / 0))  # type: ignore[attr-defined]
+        claiming = asyncio.ensure_future(claim(store, 1))
+        await asyncio.sleep(0)  # all three have asked
+        gate.set()
+        assert len(await claiming) == 1
+        assert await holding
+        with pytest.raises(ZeroDivisionError):
+            await failing
+        await store.beat(node("n"))
+    assert len(synced) == 1
