@@ -14,7 +14,6 @@ from typing import Literal
 
 import msgspec
 
-from litestar_queues.store.sqlite.connection import text_of
 from litestar_queues.store.sqlite.transaction import ManyRows, Transaction, numbers_of
 
 LARGE = 1_800
@@ -35,7 +34,8 @@ _DROP: dict[Kind, str] = {
 # One row of two values, not one for each text, and no JSON: see ``transaction``. To put 100 KB into a JSON text and take
 # it out of that again costs 190 µs.
 _READ = (
-    "SELECT json_group_array(json_array(job, length(CAST(text AS BLOB)))), CAST(group_concat(text, '') AS BLOB) "
+    "SELECT json_group_array(json_array(job, length(CAST(text AS BLOB)))), CAST(group_concat(text, '') AS BLOB), "
+    "(SELECT encoding FROM pragma_encoding) "
     "FROM lq_payload WHERE job IN (SELECT value FROM json_each(?))"
 )
 _lengths = msgspec.json.Decoder(list[tuple[int, int]])
@@ -60,10 +60,10 @@ def drop(transaction: Transaction, kind: Kind, numbers: Sequence[int]) -> None:
 
 def payloads(transaction: Transaction, numbers: Sequence[int]) -> dict[int, str]:
     """Return the arguments of these jobs, which their rows have not."""
-    [(lengths, together)] = transaction.rows(_READ, (numbers_of(numbers),))
+    [(lengths, together, encoding)] = transaction.rows(_READ, (numbers_of(numbers),))
     found: dict[int, str] = {}
     start = 0
     for number, length in _lengths.decode(lengths):
-        found[number] = text_of(memoryview(together)[start : start + length])
+        found[number] = str(memoryview(together)[start : start + length], encoding, errors="replace")
         start += length
     return found

@@ -1,5 +1,6 @@
 """Where the files are, who may read them, and what a URL means."""
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -229,3 +230,15 @@ for create in (True, False):
     said = run(code, url_of(tmp_path / "q.db"))
     assert said.count("refused:") == 2, said
     assert said.count("user 65534") == 2, said
+
+
+@pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
+async def test_large_arguments_come_back_from_a_file_of_another_encoding(tmp_path: Path, encoding: str) -> None:
+    """The application's own, which it made so."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        connection.execute(f"PRAGMA encoding = '{encoding}'")
+        connection.execute("CREATE TABLE mine (x)")
+    payloads = ['{"args":["' + "é\U0001f600x" * size + '"],"kwargs":{}}' for size in (2_000, 1, 3_000)]
+    async with await open_store(f"sqlite:///{tmp_path}/app.db") as store:
+        await store.add([new_job(payload=payload) for payload in payloads])
+        assert [job.payload for job in await claim(store)] == payloads
