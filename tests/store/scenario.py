@@ -97,6 +97,9 @@ class History:
 _JOBS = """SELECT number, task, queue, status, priority, key, fence, attempts, failures, crashes, run_at, result,
     cancel_requested_at, node, length(payload) FROM lq_job WHERE task != 'probe' ORDER BY number"""
 
+_TEXTS = """SELECT 'payload', job, length(text) FROM lq_payload UNION ALL SELECT 'result', job, length(text) FROM lq_result
+    ORDER BY 1, 2"""
+
 
 def content(database: Path) -> Content:
     """Return what the database says, with SQLite alone; it must be whole, and its counts those of its rows."""
@@ -114,6 +117,7 @@ def content(database: Path) -> Content:
         ).fetchall()
         events = connection.execute("SELECT job, type, length(message) FROM lq_event ORDER BY position").fetchall()
         nodes = connection.execute("SELECT id FROM lq_node ORDER BY id").fetchall()
+        texts = connection.execute(_TEXTS).fetchall() if "lq_payload" in tables else []
         counted = connection.execute("SELECT queue, status, count FROM lq_tally WHERE count != 0").fetchall()
         rows = connection.execute("SELECT queue, status, count(*) FROM lq_job GROUP BY 1, 2").fetchall()
         assert Counter(counted) == Counter(rows), f"counted {counted}, and there are {rows}"
@@ -123,7 +127,7 @@ def content(database: Path) -> Content:
         assert len(keys) == len(set(keys)), "one live job a key"
     if not (jobs or nodes):
         return {}
-    return {"jobs": jobs, "attempts": attempts, "events": events, "nodes": nodes}
+    return {"jobs": jobs, "attempts": attempts, "events": events, "nodes": nodes, "texts": texts}
 
 
 async def serve(store: Store) -> None:
