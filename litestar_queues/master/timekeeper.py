@@ -16,7 +16,7 @@ from litestar_queues.master.deadlines import Deadlines
 from litestar_queues.master.lanes import Lane
 
 DAWDLE = 50 * 1_000_000
-"""Nanoseconds without a move after which what waits in a lane is taken back: two and a half budgets."""
+"""Nanoseconds without a move after which what waits in a lane is taken back: more than its budget."""
 OVERSLEPT = 1_000_000_000
 """Nanoseconds that a look may come too late before this process itself is taken to have been stopped."""
 LONGEST_SILENCE = 5 * 1_000_000_000

@@ -8,7 +8,7 @@ nothing: the transaction goes on, and its result is dropped.
 Rules that hold for every method:
 
 * **Durable.** When a writing method returns, the change survives ``kill -9`` of any process and,
-  at the default durability, loss of power (``prune`` alone only the first).
+  at the default durability, loss of power (``prune`` only the first; ``claim`` the second a moment later).
 * **Fenced.** A write about a claimed job happens only where number, fence and status ``running``
   match. The first writer wins and the loser is told.
 * **One sequence.** Every transaction takes the next number of one store-wide sequence and stamps
