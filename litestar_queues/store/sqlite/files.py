@@ -26,9 +26,12 @@ class OpenFiles:
         self._log_identity: tuple[int, int] | None = None
         self._log_size = 0
         self._log_descriptor = -1
+        self._is_log_whole = True
 
     def check(self, connection: sqlite3.Connection) -> None:
         """Raise ``StoreCorrupt`` where one of them is not what it was; two looks, 4 µs each."""
+        if not self._is_log_whole:
+            raise _not_synced(self._log)
         if _identity_of(self._path) != self._identity:
             raise _gone(self._path)
         if self._log_identity is None:
@@ -54,8 +57,15 @@ class OpenFiles:
         try:
             if self._log_descriptor < 0:
                 self._log_descriptor = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # too many open files: the next commit that is synced syncs this too
+            _logger.exception("%s was not synced", self._log)
+            return
+        try:
             os.fdatasync(self._log_descriptor)
-        except OSError:  # the next commit meets it too, and refuses
+        except OSError:
+            # The kernel tells it once and drops what it could not write. What is committed behind that would be
+            # synced, acknowledged, and not found after a loss of power: the log is read up to the gap.
+            self._is_log_whole = False
             _logger.exception("syncing %s failed", self._log)
 
     def close(self) -> None:
@@ -89,6 +99,13 @@ def _gone(path: str) -> StoreCorrupt:
     return StoreCorrupt(
         f"the database file {path} was replaced or deleted while it was in use; "
         "nothing more is accepted: restart this program"
+    )
+
+
+def _not_synced(path: str) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"the disk refused to keep the write-ahead log {path}; nothing more is accepted: stop all programs that use the "
+        "database, check the disk, and start them again"
     )
 
 
