@@ -50,8 +50,8 @@ BUGS = (
         "acknowledged before the commit",
         "durable when enqueue returns",
         _S + "writer.py",
-        "            self._commit()\n        # Whatever",
-        "            resolve(group)\n            self._commit()\n        # Whatever",
+        "            self._commit()\n            self._note_sync(",
+        "            resolve(group)\n            self._commit()\n            self._note_sync(",
         SQLITE,
     ),
     Planted(
@@ -546,8 +546,8 @@ BUGS = (
         "a claim is never synced",
         "a run that began is in the record, but for the last moment before a loss of power",
         _S + "writer.py",
-        """if self._durability == "power" and "after" in synced and "before" not in synced:""",
-        """if self._durability == "none":""",
+        """is_owed = self._durability == "power" and""",
+        """is_owed = self._durability == "none" and""",
         ("tests/store/sqlite/test_costs.py",),
     ),
     Planted(

@@ -4,6 +4,7 @@ The bounds are about half as much again as what was counted when they were writt
 """
 
 import asyncio
+import errno
 import sqlite3
 import sys
 import threading
@@ -15,6 +16,7 @@ from types import FrameType
 import pytest
 
 from litestar_queues import QueueConfig, QueueService, TaskRequest, task
+from litestar_queues.exceptions import StoreCorrupt
 from litestar_queues.lifecycle import Succeeded
 from litestar_queues.request import build_job
 from litestar_queues.store import Store, Want, open_store
@@ -231,3 +233,24 @@ async def test_a_claim_is_synced_also_where_something_beside_it_fails(
             await failing
         await store.beat(node("n"))
     assert len(synced) == 1
+
+
+async def test_nothing_is_acknowledged_behind_a_claim_that_the_disk_has_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what comes after a gap in the log nothing is found after a loss of power, however well it was synced."""
+
+    failed = threading.Event()
+
+    def fail(descriptor: int) -> None:
+        failed.set()
+        raise OSError(errno.EIO, "the disk")
+
+    async with await open_store(f"sqlite:///{tmp_path}/q.db") as store:
+        await store.add([new_job()])
+        monkeypatch.setattr(files.os, "fdatasync", fail)
+        assert len(await claim(store, 1)) == 1
+        assert await asyncio.to_thread(failed.wait, 10)  # it is told before
+        for _ in range(3):
+            with pytest.raises(StoreCorrupt, match="check the disk"):
+                await store.add([new_job()])

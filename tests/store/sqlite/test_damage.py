@@ -2,13 +2,11 @@
 
 import asyncio
 import contextlib
-import errno
 import gc
 import os
 import shutil
 import signal
 import sqlite3
-import threading
 import time
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from litestar_queues.exceptions import StoreCorrupt, StoreError, StoreFull, Stor
 from litestar_queues.lifecycle import Succeeded
 from litestar_queues.models import Query, Status
 from litestar_queues.store import Store, open_store
-from litestar_queues.store.sqlite import ballast, files, turnstile, writer
+from litestar_queues.store.sqlite import ballast, turnstile, writer
 from litestar_queues.store.sqlite import connection as connecting
 from litestar_queues.store.sqlite.connection import OutcomeUnknown, explain
 from litestar_queues.store.sqlite.location import Location
@@ -386,24 +384,3 @@ async def test_the_most_careful_store_of_the_process_decides_about_durability(tm
         assert await level() == 1
         async with await open_store(url, durability="power"):
             assert await level() == 2
-
-
-async def test_nothing_is_acknowledged_behind_a_claim_that_the_disk_has_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of what comes after a gap in the log nothing is found after a loss of power, however well it was synced."""
-
-    failed = threading.Event()
-
-    def fail(descriptor: int) -> None:
-        failed.set()
-        raise OSError(errno.EIO, "the disk")
-
-    async with await open_store(url_of(tmp_path / "q.db")) as store:
-        await store.add([new_job()])
-        monkeypatch.setattr(files.os, "fdatasync", fail)
-        assert len(await claim(store, 1)) == 1
-        assert await asyncio.to_thread(failed.wait, 10)  # it is told before
-        for _ in range(3):
-            with pytest.raises(StoreCorrupt, match="check the disk"):
-                await store.add([new_job()])
