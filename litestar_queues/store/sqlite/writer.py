@@ -353,8 +353,10 @@ class Writer:
     def _checkpoint(self, statement: str) -> None:
         try:
             self._connection.execute("PRAGMA busy_timeout = 0")
-            self._connection.execute(statement).fetchall()
-            self._connection.execute(f"PRAGMA busy_timeout = {int(BUSY * 1000)}")
+            try:
+                self._connection.execute(statement).fetchall()
+            finally:
+                self._connection.execute(f"PRAGMA busy_timeout = {int(BUSY * 1000)}")
         except sqlite3.Error:
             _log.exception("copying the write-ahead log of %s into it failed", self._location.path)
 
