@@ -21,8 +21,8 @@ LOOK_EVERY = 30.0
 """Seconds between looks while nothing is over: so much longer than it is to be kept a job may stay."""
 REST = 3.0
 """Rest after a transaction, as a multiple of what that took, without its commit and the wait for its turn: about a
-third of the time for writing goes here at most. With the wait, 2,300 jobs a second went beside a full load that ended 3,800, and the
-database grew; a prune of 200 jobs takes about 4 ms."""
+third of the time for writing goes here at most. With the wait, 2,300 jobs a second went beside a full load that ended
+3,800, and the database grew; a prune of 200 jobs takes about 4 ms."""
 LEAST_REST = 1.0
 """The same for a sweep that does not come to its end, so that at most half of that time goes here. With three times the
 transaction, a load that ended 5,700 jobs a second for an hour, with arguments and events, outran it."""
