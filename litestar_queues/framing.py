@@ -88,6 +88,7 @@ def receive(channel: socket.socket, flags: int = 0) -> tuple[memoryview | bytes,
         msg = "a message is larger than any frame of ours"
         raise FrameError(msg)
     if not size:
+        close(descriptors)
         raise ChannelClosed
     body = memoryview(_buffer)[:size]
     return (_read_file(descriptors), []) if descriptors and body == _FILE else (body, descriptors)

@@ -237,8 +237,7 @@ class Execution:
 
 def report(error: BaseException) -> ErrorReport:
     """Return *error* as text that is safe to keep: no secret of this process, bounded, valid UTF-8, whatever it holds."""
-    text = traceback.TracebackException(type(error), error, _user_frames(error), compact=True)
-    whole = secrets.clean("".join(text.format()))
+    whole = secrets.clean(_formatted(error))
     try:
         message = str(error)
     # A user's __str__ may raise anything.
@@ -247,6 +246,15 @@ def report(error: BaseException) -> ErrorReport:
     name = type(error).__qualname__.rpartition("<locals>.")[2]
     name, message = secrets.clean(name)[:MAX_NAME], secrets.clean(message)
     return ErrorReport(cut(name) or "", cut(message, 4_096) or "", cut(_middle_out(whole), MAX_TRACEBACK + 100))
+
+
+def _formatted(error: BaseException) -> str:
+    try:
+        text = traceback.TracebackException(type(error), error, _user_frames(error), compact=True)
+        return "".join(text.format())
+    # An error may hold what no traceback can show: SyntaxError("odd", ("file", 1, 1, 5)) has a number for a line.
+    except Exception as broken:
+        return f"<its traceback cannot be made: {type(broken).__name__}>"
 
 
 class _Memory:

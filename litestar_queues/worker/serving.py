@@ -13,12 +13,14 @@ import array
 import asyncio
 import contextlib
 import fcntl
+import inspect
 import os
 import socket
 import termios
 import time
 from contextvars import copy_context
 from functools import partial
+from typing import Any
 
 from msgspec import Struct
 
@@ -143,6 +145,8 @@ class Server:
                 self._loop.run_forever()  # again, where a job has stopped it
             except (SystemExit, KeyboardInterrupt) as error:  # of a task or a callback that a job has given to the loop
                 self._give_up(error)
+                if not self._is_staying:
+                    self._use_up_stop()
         if self._error is not None:
             raise self._error
 
@@ -158,7 +162,8 @@ class Server:
             return  # it has been given up, and what became of it since is nobody's
         try:
             turn.end = job.result()
-        except asyncio.CancelledError as error:  # before its first step
+        # Cancelled before its first step, or with an error that cannot even be reported.
+        except BaseException as error:
             turn.end = turn.execution.ended_by(error)
         self._job = None
         # From a callback that does not hold the job: the wait for the next one may be long.
@@ -182,8 +187,18 @@ class Server:
         else:
             self._loop.stop()
 
+    def _use_up_stop(self) -> None:
+        """Let the loop stop once: where the exception has overtaken a stop of ours, the next run of it would end at once."""
+        has_stopped = False
+        while not has_stopped:
+            self._loop.stop()
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                self._loop.run_forever()
+                has_stopped = True
+
     def _give_up(self, error: BaseException) -> None:
-        if self._turn is not None and self._job is not None:
+        """End the job that runs by what went through the loop; one that has not begun is not meant, but the one before."""
+        if self._turn is not None and self._job is not None and _has_begun(self._job):
             self._gate.shut()
             self._turn.end = self._turn.execution.ended_by(error)
             self._loop.rest.add_task(self._job)
@@ -214,6 +229,12 @@ class Server:
             self.is_last |= leftovers.reap_dead()
         else:
             warn_of_ended(leftovers.end_all(), context)
+
+
+def _has_begun(job: asyncio.Task[Any]) -> bool:
+    """Say whether a task has done its first step."""
+    coroutine = job.get_coro()
+    return not inspect.iscoroutine(coroutine) or inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED
 
 
 def _is_coroutine(run: wire.Run) -> bool:

@@ -132,7 +132,8 @@ class SlotServer:
             self._is_stuck |= warn_of_rest(left, execution.context)
         try:
             end = running.result()
-        except asyncio.CancelledError as error:  # before its first step
+        # Cancelled before its first step, or with an error that cannot even be reported.
+        except BaseException as error:
             end = execution.ended_by(error)
         self._may_leave |= run.allow_background
         if not self._running:

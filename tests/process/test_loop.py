@@ -195,3 +195,51 @@ def test_the_loop_is_left_before_the_wait_for_the_next_job_when_it_watches_for_w
 ) -> None:
     assert results(one_worker.serve("loop.debugs", "loop.coroutine", "loop.debugs")) == ["false", SEEN, "true"]
     assert len(entered) == 3
+
+
+def ends(reports: list[wire.Report]) -> list[str]:
+    """Return what became of each job, in a word or two."""
+    found = [report for report in reports if isinstance(report, wire.Done | wire.Failed)]
+    return [end.result if isinstance(end, wire.Done) else f"{end.kind} {end.error.type}" for end in found]
+
+
+_left: list[object] = []
+_turns = [0]
+"""Turns of the loop after which what was left exits."""
+
+
+@task("loop.leaves_exit")
+async def leaves_exit(number: int) -> None:
+    async def child() -> None:
+        for _ in range(_turns[0]):
+            await asyncio.sleep(0)
+        raise SystemExit("not the next one's")
+
+    _left.append(asyncio.create_task(child()))
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])  # one of these is the turn in which the next job is taken
+@pytest.mark.parametrize(("after", "end"), [("loop.coroutine", SEEN), ("loop.function", '"good"')])
+def test_what_one_job_left_and_that_exits_is_not_charged_to_the_next(
+    one_worker: OneWorker, after: str, end: str, turns: int
+) -> None:
+    _turns[0] = turns
+    reports = one_worker.serve("loop.coroutine", "loop.leaves_exit", after, "loop.coroutine")
+    assert ends(reports)[2:] == [end, SEEN]
+
+
+@task("loop.odd_error")
+async def odd_error(number: int) -> None:
+    raise SyntaxError("odd", ("file", 1, 1, 5))  # type: ignore[arg-type]  # a number where a line of text should be
+
+
+@task("loop.odd_error_of_function")
+def odd_error_of_function(number: int) -> None:
+    raise SyntaxError("odd", ("file", 1, 1, 5))  # type: ignore[arg-type]  # likewise
+
+
+@pytest.mark.parametrize("name", ["loop.odd_error", "loop.odd_error_of_function"])
+def test_an_error_whose_traceback_cannot_be_made_ends_its_job_and_holds_up_no_other(
+    one_worker: OneWorker, name: str
+) -> None:
+    assert ends(one_worker.serve(name, "loop.coroutine")) == ["raised SyntaxError", SEEN]
