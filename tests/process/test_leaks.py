@@ -45,6 +45,10 @@ async def test_nothing_is_held_after_thousands_of_jobs_that_was_not_held_before(
             results = await service.enqueue_many((kinds * 200)[: min(2_000, count - first)])
             for result in results:
                 await result.wait(60)
+        # Of each worker the last one is a function: one that stays on its loop for coroutines has the two sockets there
+        # by which a loop hears of signals.
+        for result in await service.enqueue_many([TaskRequest(hard.quick, ("last", 0.02)) for _ in range(20)]):
+            await result.wait(60)
 
     def held() -> dict[str, object]:
         processes = {"master": master.pid, "zygote": master.zygotes()[0]}
