@@ -37,8 +37,8 @@ from full_load_crowd import Crowd
 from msgspec import Struct
 
 from litestar_queues.config import URL_VARIABLE
+from litestar_queues.store.sqlite.checkpoints import TRUNCATE_AT
 from litestar_queues.store.sqlite.pruning import MOST as PART
-from litestar_queues.store.sqlite.writer import TRUNCATE_AT
 from lq import owned
 from lq.bench.processes import cpu_seconds, tree_of
 from support.waiting import wait_until

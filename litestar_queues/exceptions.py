@@ -14,6 +14,7 @@
     │   ├── StoreLocked             another program holds the write lock
     │   ├── StoreReadOnly           the file or its folder cannot be written
     │   ├── StoreCorrupt            the file is damaged, replaced, or not a queue database
+    │   ├── StoreStopped            this process writes to it no more: its writer has ended by a defect
     │   └── StoreTooNew             a newer release wrote it
     ├── JobNotFound                 no job has this number or id
     │   └── JobGone                 it was there, and has been pruned
@@ -105,8 +106,16 @@ class StoreCorrupt(StoreError):
     """The file is damaged, was replaced under us, or is not a queue database."""
 
 
+class StoreStopped(StoreError):
+    """What writes in this process has ended by a defect of its own; what was under way may be stored or not."""
+
+
 class StoreTooNew(StoreError):
     """A newer release wrote this database."""
+
+
+FINAL_REFUSALS = (StoreCorrupt, StoreStopped)
+"""What a store that has been opened refuses for good: the process is to be started again."""
 
 
 class JobNotFound(QueueError):

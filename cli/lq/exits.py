@@ -14,7 +14,7 @@ NOT_FOUND = 5
 HANDED_BACK = 8
 """The worker stopped, and handed back jobs that were running."""
 STORE_GONE = 75
-"""The database was deleted, replaced or damaged under a worker: start it again."""
+"""The database was deleted, replaced or damaged under a worker, or what writes to it has failed: start it again."""
 TIMED_OUT = 124
 """``--wait-timeout`` passed."""
 INTERRUPTED = 130

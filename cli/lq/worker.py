@@ -10,7 +10,7 @@ import click
 import uvloop
 
 from litestar_queues import config
-from litestar_queues.exceptions import QueueConfigurationError, StoreCorrupt
+from litestar_queues.exceptions import FINAL_REFUSALS, QueueConfigurationError
 from litestar_queues.master.planning import PoolOptions
 from litestar_queues.master.supervisor import BootError, Master, MasterOptions
 from litestar_queues.master.surroundings import open_standard_descriptors
@@ -64,7 +64,7 @@ def worker(
 
     SIGTERM or Ctrl-C finishes the running jobs; a second one hands them back at once.
     Exit status: 0 stopped in good order; 4 the app or the store cannot be used; 8 jobs were handed back;
-    75 the database was deleted, replaced or damaged meanwhile.
+    75 the database was deleted, replaced or damaged meanwhile, or writing to it has ended by a defect: start again.
     """  # noqa: D301 (click reads the backspace)
     import litestar_queues
 
@@ -93,7 +93,7 @@ def _serve(options: MasterOptions, printer: Printer) -> int:
             if error.report is not None and error.report.traceback:
                 complain(error.report.traceback.rstrip())
             raise
-        except StoreCorrupt as error:
+        except FINAL_REFUSALS as error:
             if not printer.has_started:
                 raise
             complain(f"error: {error}")

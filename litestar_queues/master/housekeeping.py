@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 from litestar_queues.clock import SECOND, Clock
-from litestar_queues.exceptions import StoreCorrupt, StoreError
+from litestar_queues.exceptions import FINAL_REFUSALS, StoreError
 from litestar_queues.master.notices import JobsPruned, StoreProblem, Subscriber
 from litestar_queues.models import Status
 from litestar_queues.nodes import Catalogue
@@ -56,7 +56,7 @@ class Housekeeping:
             try:
                 await self.sweep()
                 self._problem = ""
-            except StoreCorrupt:
+            except FINAL_REFUSALS:
                 raise  # it will not pass
             except StoreError as error:
                 if str(error) != self._problem:  # the rounds meet it too: say here only what is new

@@ -25,7 +25,7 @@ MOST_LINES = 1_000
 BROKEN_AFTER = 5
 """Failures in a row after which one is sure that it is not chance."""
 ANSWER_WITHIN = 5.0
-"""Seconds in which a zygote must have forked; one that has not hangs, and is killed."""
+"""Seconds in which a zygote must have forked, and what it forked must be ready; what is not hangs, and is killed."""
 STEADY_AFTER = 10.0
 """Seconds that a zygote must have served for its death not to count as one in a row."""
 REAP_WITHIN = 1.0
@@ -264,11 +264,17 @@ class Nursery:
     def _expect_birth(self, worker: WorkerProcess) -> None:
         """Kill a zygote that has not forked, unless it was the master that has not listened meanwhile."""
         zygote = worker.zygote
-        if zygote is None or worker.state != "ordered":
+        if zygote is None:
             return
-        zygote.listen()
+        if worker.state == "ordered":
+            zygote.listen()
         if worker.state == "ordered":
             self._kill_silent(zygote, f"has not forked within {ANSWER_WITHIN:g} s")
+        elif worker.is_getting_ready():  # it hangs in what a library of the application does after a fork
+            if worker.is_paused:
+                self._loop.call_later(ANSWER_WITHIN, self._expect_birth, worker)
+            else:
+                worker.give_up(f"was not ready within {ANSWER_WITHIN:g} s of its fork")
 
     def _expect_death(self, worker: WorkerProcess) -> None:
         """Go on without the word of a zygote that is silent; it may be stopped, or swapped out, and its workers well."""

@@ -83,6 +83,8 @@ class WorkerProcess:
         self.is_released = False
         """Its last job was allowed to leave processes behind."""
         self.killed_by_us = False
+        self._failure = ""
+        """Why it was given up before it was ready."""
         self.cpu = 0
         """CPU time in microseconds, once it is dead."""
         self.peak = 0
@@ -143,6 +145,16 @@ class WorkerProcess:
         elif self._early is not None:
             self._owner.reported(self, self._early)
 
+    def is_getting_ready(self) -> bool:
+        """Say whether it was forked and is not ready; reads first what it has said, unless reading is paused."""
+        self._read()
+        return self.state == "booting"
+
+    def give_up(self, reason: str) -> None:
+        """Kill it, because it does not get ready; that is a failure of its pool."""
+        self.kill()
+        self.killed_by_us, self._failure = False, reason
+
     def stillborn(self, reason: str) -> None:
         """Take note that it never came to be."""
         if self.pid == 0 and not self.is_dead:
@@ -195,6 +207,11 @@ class WorkerProcess:
             self._jobs.shutdown(socket.SHUT_WR)
 
     # Reading.
+
+    @property
+    def is_paused(self) -> bool:
+        """True while its reports are not read."""
+        return not self._is_read
 
     def pause(self) -> None:
         """Stop reading its reports: it will wait in the kernel when the channel is full."""
@@ -262,7 +279,9 @@ class WorkerProcess:
     def exited(self, status: int, cpu: int, peak: int) -> None:
         """Take note that its zygote has reaped it."""
         if not self.is_dead:
-            self.exit = in_words(status, by_us=self.killed_by_us, out_of_memory=self._memory.has_struck)
+            self.exit = self._failure or in_words(
+                status, by_us=self.killed_by_us, out_of_memory=self._memory.has_struck
+            )
             self.cpu, self.peak = cpu, peak
             self._bury()
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from litestar_queues.clock import SECOND, Clock
-from litestar_queues.exceptions import StoreCorrupt, StoreError
+from litestar_queues.exceptions import FINAL_REFUSALS, StoreError
 from litestar_queues.lifecycle import Cancelled, Outcome, Settlement, settle
 from litestar_queues.master.notices import JobSettled, LateReport, StoreProblem, StoreRecovered, Subscriber
 from litestar_queues.master.pace import PAUSE
@@ -240,6 +240,6 @@ def _expected(error: BaseException) -> StoreError:
     Anything else ends the master: a defect, and a database that is damaged, deleted or replaced. What
     would be written to that is lost, and the next master finds out what it is.
     """
-    if isinstance(error, StoreError) and not isinstance(error, StoreCorrupt):
+    if isinstance(error, StoreError) and not isinstance(error, FINAL_REFUSALS):
         return error
     raise error

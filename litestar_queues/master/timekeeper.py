@@ -91,7 +91,9 @@ class Timekeeper:
         now = self._clock.monotonic()
         running, waiting = _sorted_by_cell(lane)
         dues: list[int] = []
-        if lane.is_silent and running:
+        if not running and not waiting:
+            lane.is_silent = False  # what it did not come for has been taken away: cancelled, or given to another
+        elif lane.is_silent and running:
             has_begun = any(shown.started > lane.silent_since for _, shown in running)
             lane.is_silent = not has_begun and now < self._silent_until.get(lane, 0)
             dues.append(now + DAWDLE)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from litestar_queues.cell import Reason
 from litestar_queues.clock import Clock
-from litestar_queues.exceptions import StoreCorrupt, StoreError
+from litestar_queues.exceptions import FINAL_REFUSALS, StoreError
 from litestar_queues.lifecycle import Outcome
 from litestar_queues.master import liveness
 from litestar_queues.master.assignments import Assignment
@@ -92,7 +92,7 @@ class Watch:
             try:
                 await self._tick()
                 self._problem = ""
-            except StoreCorrupt:
+            except FINAL_REFUSALS:
                 raise  # it will not pass
             except StoreError as error:  # the rounds meet it too, and say so; say here only what is new
                 if str(error) != self._problem:

@@ -123,6 +123,43 @@ def test_a_peer_that_hangs_is_killed_with_all_it_started_and_not_asked_again(tmp
     assert not living((peers / "hangs.py.pids").read_text())
 
 
+def test_of_a_run_of_ours_that_is_killed_at_its_limit_what_tells_why_is_kept(tmp_path: Path) -> None:
+    options = (
+        "--scenario",
+        "events",
+        "--only",
+        "ours",
+        "--rounds",
+        "1",
+        "--jobs",
+        "50000000",
+        "--limit",
+        "4",
+        "--folder",
+    )
+    document, done = bench(tmp_path, *options, str(tmp_path))
+    assert done.returncode == 1
+    [kept] = tmp_path.glob("lq-bench-*-hung")
+    assert f"killed after 4 s; its database, logs and stacks are in {kept}" in document["runs"][0]["failed"]
+    assert {"bench.db", "processes"} <= {path.name for path in kept.iterdir()}
+    master = (kept / "worker.log").read_text()
+    assert "Fatal Python error: Aborted" in master
+    assert "supervisor.py" in master or "lq/worker.py" in master
+    assert "stage.py" in (kept / "stderr").read_text()
+    assert "lq: worker" in (kept / "processes").read_text()
+
+
+def test_a_master_that_ends_under_a_run_ends_the_run_with_its_last_words(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lq.bench.ours", "idle", "--folder", str(tmp_path), "--seconds", "600"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"MARK begin\n"
+        [master] = [each for each in tree_of(process.pid) if each.parent == process.pid]
+        os.kill(master.pid, signal.SIGKILL)
+        _, errors = process.communicate(b"\n")
+        assert b"the master ended with status -9" in errors
+
+
 def test_whatever_a_peer_does_is_reported_and_the_next_is_measured(tmp_path: Path, peers: Path) -> None:
     set_up(peers, fails=FAILS, skips=SKIPS, babbles=BABBLES, broken="", leaves=LEAVES, good=GOOD)
     (peers.parents[1] / ".bench" / "broken" / "bin" / "python").unlink()

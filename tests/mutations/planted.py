@@ -329,7 +329,7 @@ BUGS = (
     Planted(
         "the log is never copied",
         "the write-ahead log stays small",
-        _S + "writer.py",
+        _S + "checkpoints.py",
         "        if size <= CHECKPOINT_AT:\n",
         "        if True:\n",
         SQLITE,
@@ -589,5 +589,29 @@ BUGS = (
         "self._is_staying = _is_coroutine(self._turn.run)",
         "self._is_staying = True",
         ("tests/process/test_loop.py", "tests/process/test_isolation.py"),
+    ),
+    Planted(
+        "a worker that was late stays without jobs",
+        "every worker that is well gets jobs",
+        _M + "timekeeper.py",
+        "        if not running and not waiting:\n            lane.is_silent = False",
+        "        if not running and not waiting:\n            pass",
+        ("tests/process/test_timekeeper.py",),
+    ),
+    Planted(
+        "a writer's defect is told to nobody",
+        "nobody waits for ever",
+        _S + "writer.py",
+        "        for operation in group:\n            operation.error = self._stopped(defect)\n        resolve(group)",
+        "        pass",
+        SQLITE,
+    ),
+    Planted(
+        "a worker may take for ever to get ready",
+        "no place of a pool is lost to a hang",
+        _M + "nursery.py",
+        "elif worker.is_getting_ready():",
+        "elif worker.state == worker.name:",
+        SURROUNDINGS,
     ),
 )

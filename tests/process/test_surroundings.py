@@ -354,6 +354,31 @@ async def test_a_reload_that_is_asked_for_during_an_import_is_not_lost(
         continue
 
 
+HANGING_FORK = """
+import os, pathlib, time
+
+def hang_once():
+    try:
+        pathlib.Path("hangs").unlink()
+    except FileNotFoundError:
+        return
+    time.sleep(600)
+
+os.register_at_fork(after_in_child=hang_once)
+"""
+
+
+async def test_a_worker_that_hangs_before_it_is_ready_is_killed_and_replaced(
+    service: QueueService, start_master: StartMaster, tmp_path: Path, url: str
+) -> None:
+    (tmp_path / "hangs").touch()
+    result = await service.enqueue(zoo.good, 1)
+    master = start_master(*write_app(tmp_path, url, before=HANGING_FORK), serve=None, url=None).until_serving()
+    record = await result.wait(30)
+    assert (record.status, record.attempt, record.crashes) == ("completed", 1, 0)
+    assert "was not ready within 5 s" in master.log
+
+
 async def test_a_zygote_that_is_silent_for_a_while_costs_no_running_job(
     service: QueueService, start_master: StartMaster, tmp_path: Path, logbook_file: Path
 ) -> None:

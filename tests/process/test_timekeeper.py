@@ -71,3 +71,24 @@ async def test_a_worker_is_killed_for_what_it_has_not_taken_while_its_master_loo
     assert worker.was_killed is is_killed
     timekeeper.forget(lane)
     cells.close()
+
+
+async def test_a_worker_that_was_late_gets_jobs_again_when_the_one_left_for_it_is_taken_away(tmp_path: Path) -> None:
+    """Cancelled, or for a worker that has room: what it did not come for is not there any more, and it was well."""
+    clock = Clock()
+    cells = CellFile.create(str(tmp_path / "cells"), 1)
+    lane = Lane(IdleWorker(cells), slots=1, max_jobs=None)  # type: ignore[arg-type]  # what is asked of it is there
+    timekeeper = Timekeeper(clock, lambda *stopped: None, lambda *taken: None)
+    assignment = Assignment(job())
+    assignment.sent = clock.nanoseconds
+    lane.add(assignment)
+    timekeeper.watch(lane, assignment)
+    clock.nanoseconds += DAWDLE
+    timekeeper._look()
+    assert not lane.has_room(), "it is late, and only one job is left for it"
+    lane.bring_back([assignment.job.number])
+    clock.nanoseconds += DAWDLE
+    timekeeper._look()
+    assert lane.has_room()
+    timekeeper.forget(lane)
+    cells.close()

@@ -20,8 +20,8 @@ from typing import NamedTuple
 from litestar_queues.models import Status
 from litestar_queues.store import open_store
 from litestar_queues.store.opening import Durability
+from litestar_queues.store.sqlite import checkpoints
 from litestar_queues.store.sqlite import connection as connecting
-from litestar_queues.store.sqlite import writer as writing
 from store.making import NOW, claim, new_job, settlement
 from support import vfs
 
@@ -63,7 +63,7 @@ def record(folder: Path, durability: Durability) -> list[vfs.Call | object]:
                 await asyncio.gather(*(client(store, f"q{number}") for number in range(4)), pruner(store))
 
     # Small, so that the log is copied into the database again and again.
-    connecting.CHECKPOINT_AT = writing.CHECKPOINT_AT = 64 * 1024
+    connecting.CHECKPOINT_AT = checkpoints.CHECKPOINT_AT = 64 * 1024
     asyncio.run(play())
     return disk.calls
 

@@ -69,9 +69,10 @@ class Part:
         self._began = time.monotonic()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.seconds = time.monotonic() - self._began
-        mark("end")
+        if kind is None:
+            mark("end")
 
 
 def mark(which: Literal["begin", "end"]) -> None:

@@ -76,6 +76,17 @@ def cpu_seconds(processes: list[Process]) -> float:
     return sum(process.ticks for process in processes) / _TICK
 
 
+def describe(process: Process) -> str:
+    """Return a line on *process*: who it is, what it has used, and where in the kernel it waits."""
+    wait = ""
+    with contextlib.suppress(OSError):  # it has ended, or the kernel does not tell
+        wait = Path(f"/proc/{process.pid}/wchan").read_text()
+    return (
+        f"{process.pid} of {process.parent} {process.name!r} state {process.state}, {process.ticks / _TICK:g} s of CPU, "
+        f"waits in {wait or 'an unknown place'}"
+    )
+
+
 class Memory(Struct, frozen=True):
     """Memory of some processes together, in MiB."""
 

@@ -2,13 +2,16 @@
 
 It has a session of its own, a folder of its own, and a limit. One that hangs is killed with all
 that it has started, and what is left of one that ended is killed too: a run ends with nothing of it
-alive.
+alive. Of ours, and of the bare limit, what tells why it hung is kept: database, logs and stacks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
+import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -28,6 +31,10 @@ from lq.bench.servers import Servers
 # cut at 192 KiB, with status 0. Without bytecode each process compiles all that it imports.
 _NOT_INHERITED = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 _OURS_ALONE = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+_STACKS = {"PYTHONFAULTHANDLER": "1"}
+"""Has Python write the stacks of all its threads to standard error when a signal ends it."""
+_TO_WRITE_THEM = 0.3
+"""Seconds; a worker's come to the log by its master."""
 _LAST_WORDS = 2_000
 """Characters of what a failed adapter wrote that are kept."""
 
@@ -47,7 +54,7 @@ class Adapter(Struct, frozen=True):
         kept = owned.inherited() if self.has_our_python else dict(os.environ)
         for name in (*_NOT_INHERITED, *(() if self.has_our_python else _OURS_ALONE)):
             kept.pop(name, None)
-        return kept
+        return kept | _STACKS if self.has_our_python else kept
 
 
 class Order(Struct, frozen=True):
@@ -106,14 +113,16 @@ class Reading(Struct, frozen=True):
 def run(adapter: Adapter, order: Order, servers: Servers, folder: Path, *, round: int) -> Run:
     """Have *adapter* do *order* in a new folder inside *folder*."""
     began = time.monotonic()
+    own = Path(tempfile.mkdtemp(prefix=f"{adapter.name}-", dir=folder))
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix=f"{adapter.name}-", dir=folder, ignore_cleanup_errors=True) as own,
-            servers.databases(adapter.servers) as databases,
-        ):
-            result = _Attempt(adapter, order, servers, Path(own), databases).conclude(round)
+        with servers.databases(adapter.servers) as databases:
+            result = _Attempt(adapter, order, servers, own, databases).conclude(round)
+        if result.is_hung and adapter.has_our_python:
+            own.rename(_kept(own))
     except (OSError, ValueError, subprocess.SubprocessError) as error:  # its Python, its database
         result = Run(adapter.name, order.scenario, round, failed=f"it could not be run: {error}")
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
     result.took = round_to(time.monotonic() - began)
     return result
 
@@ -121,6 +130,11 @@ def run(adapter: Adapter, order: Order, servers: Servers, folder: Path, *, round
 def round_to(value: float, digits: int = 4) -> float:
     """Return *value* without digits that mean nothing."""
     return float(f"{value:.{digits}f}")
+
+
+def _kept(own: Path) -> Path:
+    """Return where the folder of a run that hung is kept: beside that of all runs, which goes."""
+    return own.parent.with_name(f"{own.parent.name}-{own.name}-hung")
 
 
 class _Attempt:
@@ -136,6 +150,7 @@ class _Attempt:
         self._readings: list[Reading] = []
         self._lines: list[str] = []
         self._partial = b""
+        self._folder = folder
         self._errors = folder / "stderr"
         options = ("--jobs", str(order.jobs), "--workers", str(order.workers), "--folder", str(folder))
         with self._errors.open("wb") as errors:
@@ -154,6 +169,8 @@ class _Attempt:
         result = Run(self._adapter.name, self._order.scenario, round)
         try:
             is_over = self._follow(time.monotonic() + self._order.limit)
+            if not is_over and self._adapter.has_our_python:
+                self._have_stacks_written()
         finally:
             # Before it is reaped: its number, and that of its session, cannot be another's until then.
             result.left = processes.kill_tree(self._process.pid, self._mark)
@@ -161,10 +178,23 @@ class _Attempt:
             self._close()
         if not is_over:
             result.is_hung = True
-            result.failed = f"killed after {self._order.limit:g} s{self._words()}"
+            result.failed = f"killed after {self._order.limit:g} s"
+            if self._adapter.has_our_python:
+                result.failed += f"; its database, logs and stacks are in {_kept(self._folder)}\n{self._said()}"
+            else:
+                result.failed += self._words()
         else:
             self._judge(result, status)
         return result
+
+    def _have_stacks_written(self) -> None:
+        """Note what each process waits for in the kernel, then end each by a signal that makes it show its stacks."""
+        tree = processes.tree_of(self._process.pid, self._mark)
+        (self._folder / "processes").write_text("".join(f"{processes.describe(each)}\n" for each in tree))
+        for each in reversed(tree):  # workers before their master, which passes on what they write
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each.pid, signal.SIGABRT)
+            time.sleep(_TO_WRITE_THEM)
 
     def _follow(self, until: float) -> bool:
         """Read what it says until it ends; False when the time is up first."""
@@ -243,8 +273,13 @@ class _Attempt:
         _take_over(result, told, *self._readings)
 
     def _words(self) -> str:
+        """Return the last line of what it said, which tells most, and below it the end of all that."""
+        lines = self._said().splitlines()
+        return "\n".join([f": {lines[-1]}", *(lines if len(lines) > 1 else [])]) if lines else ""
+
+    def _said(self) -> str:
         said = "\n".join([*self._lines[-5:], self._errors.read_text(errors="replace").strip()]).strip()
-        return f": {said[-_LAST_WORDS:]}" if said else ""
+        return said[-_LAST_WORDS:]
 
     def _close(self) -> None:
         for stream in (self._process.stdin, self._process.stdout):

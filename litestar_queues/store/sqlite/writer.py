@@ -18,20 +18,12 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any, TypeVar
 
-from litestar_queues.exceptions import StoreError
+from litestar_queues.exceptions import StoreError, StoreStopped
 from litestar_queues.store.opening import Durability
 from litestar_queues.store.sqlite.ballast import Ballast
 from litestar_queues.store.sqlite.bells import Ringer
-from litestar_queues.store.sqlite.connection import (
-    BUSY,
-    CHECKPOINT_AT,
-    OutcomeUnknown,
-    connect,
-    explain,
-    full,
-    is_full,
-    set_durability,
-)
+from litestar_queues.store.sqlite.checkpoints import Checkpoints
+from litestar_queues.store.sqlite.connection import OutcomeUnknown, connect, explain, full, is_full, set_durability
 from litestar_queues.store.sqlite.files import OpenFiles
 from litestar_queues.store.sqlite.location import Location
 from litestar_queues.store.sqlite.migrations import migrate
@@ -47,10 +39,6 @@ Verb = Callable[[Transaction, Sequence[ItemT]], list[ResultT]]
 
 GROUP = 400
 """Rows in one group at most: other processes wait for their turn meanwhile (256 rows: 13 ms at p99)."""
-TRUNCATE_AT = 64 * 1024 * 1024
-"""Bytes of the WAL past which it is also cut: a long read has kept it from being used again."""
-_LOOK_AT_WAL_EVERY = 32
-_COPY_LOG, _CUT_LOG = "PRAGMA wal_checkpoint(PASSIVE)", "PRAGMA wal_checkpoint(TRUNCATE)"
 _log = logging.getLogger("litestar_queues.store")
 
 
@@ -68,10 +56,12 @@ class Writer:
         self._is_stopped = False
         self._opened = threading.Event()
         self._failure: BaseException | None = None
-        self._commits = 0
+        self._carried: Operation | None = None
+        """Taken from what waits, and too much for the group before it."""
+        self._defect: BaseException | None = None
         self._owes_sync = False
         """What callers hear of at the end of this turn has not been synced, and is to be."""
-        self._log = f"{location.path}-wal"
+        self._checkpoints = Checkpoints(location)
         # A daemon: a program that forgets to close its store must still be able to end.
         self._thread = threading.Thread(target=self._run, name="litestar-queues-writer", daemon=True)
         self._thread.start()
@@ -144,6 +134,8 @@ class Writer:
             msg = "this store was opened before a fork; open it anew in the child process"
             raise StoreError(msg)
         with self._stopping:
+            if self._defect is not None:
+                raise self._stopped(self._defect)
             if self._is_stopped:
                 msg = f"the store at {self._location.path} is closed; open it with open_store(url)"
                 raise StoreError(msg)
@@ -163,6 +155,10 @@ class Writer:
             self._opened.set()
         try:
             self._serve()
+        # A defect. It must not end this thread unheard: all who wait for it would wait for ever.
+        except BaseException as error:
+            _log.exception("the writer of %s has ended", self._location.path)
+            self._refuse_rest(error)
         finally:
             self._close()
 
@@ -190,21 +186,44 @@ class Writer:
             self._turnstile.leave()
 
     def _serve(self) -> None:
-        carried: Operation | None = None
         pause: float | None = None
         while True:
             try:
-                operation = carried or self._waiting.get(timeout=pause)
+                operation = self._carried or self._waiting.get(timeout=pause)
             except queue.Empty:
                 pause = self._ringer.pay()
                 continue
             if operation is None:
                 return
-            group, carried, is_last = self._gather(operation)
+            group, self._carried, is_last = self._gather(operation)
             self._take_turn(group)
             pause = self._ringer.pay()
             if is_last:
                 return
+
+    def _refuse_rest(self, defect: BaseException) -> None:
+        """Accept nothing more, and tell all who wait."""
+        with self._stopping:
+            self._defect = defect
+        rest = [] if self._carried is None else [self._carried]
+        while not self._waiting.empty():
+            operation = self._waiting.get_nowait()
+            if operation is not None:
+                rest.append(operation)
+        self._refuse(rest, defect)
+
+    def _refuse(self, group: list[Operation], defect: BaseException) -> None:
+        for operation in group:
+            operation.error = self._stopped(defect)
+        resolve(group)
+
+    def _stopped(self, defect: BaseException) -> StoreStopped:
+        error = StoreStopped(
+            f"what writes to {self._location.path} has ended by a defect ({defect!r}), and what was under way may be stored "
+            "or not; restart this program, and repeat it with the same ids or key"
+        )
+        error.__cause__ = defect
+        return error
 
     def _gather(self, first: Operation) -> tuple[list[Operation], Operation | None, bool]:
         """Take what waits, up to a group's size; return also one too many, and whether to stop after."""
@@ -222,11 +241,15 @@ class Writer:
             weight += operation.weight
 
     def _take_turn(self, group: list[Operation]) -> None:
-        self._turnstile.enter()
         try:
-            written = self._write(self._admit(group))
-        finally:
-            self._turnstile.leave()
+            self._turnstile.enter()
+            try:
+                written = self._write(self._admit(group))
+            finally:
+                self._turnstile.leave()
+        except BaseException as error:
+            self._refuse(group, error)
+            raise
         # Now that the next writer has its turn: the bells cost it 100 µs and more.
         resolve(group)
         for transaction, skip in written:
@@ -234,9 +257,7 @@ class Writer:
         if self._owes_sync:
             self._owes_sync = False
             self._files.sync_log()
-        self._commits += 1
-        if self._commits % _LOOK_AT_WAL_EVERY == 0:
-            self._checkpoint_if_due()
+        self._checkpoint_if_due()
 
     def _admit(self, group: list[Operation]) -> list[Operation]:
         """Return what may be written: while the ballast is spent, what is vital. Refuse the rest."""
@@ -337,28 +358,13 @@ class Writer:
         set_durability(self._connection, durability)
 
     def _checkpoint_if_due(self) -> None:
-        """Copy the WAL into the database when it has grown, in a turn, so that no writer meets it."""
-        try:
-            size = os.stat(self._log).st_size
-        except OSError:
-            return
-        if size <= CHECKPOINT_AT:
-            return
-        self._turnstile.enter()
-        try:
-            self._checkpoint(_CUT_LOG if size > TRUNCATE_AT else _COPY_LOG)
-        finally:
-            self._turnstile.leave()
-
-    def _checkpoint(self, statement: str) -> None:
-        try:
-            self._connection.execute("PRAGMA busy_timeout = 0")
+        statement = self._checkpoints.due()
+        if statement is not None:
+            self._turnstile.enter()
             try:
-                self._connection.execute(statement).fetchall()
+                self._checkpoints.run(self._connection, statement)
             finally:
-                self._connection.execute(f"PRAGMA busy_timeout = {int(BUSY * 1000)}")
-        except sqlite3.Error:
-            _log.exception("copying the write-ahead log of %s into it failed", self._location.path)
+                self._turnstile.leave()
 
     def _close(self) -> None:
         try:

@@ -16,7 +16,7 @@ from litestar_queues.exceptions import StoreCorrupt, StoreError, StoreFull, Stor
 from litestar_queues.lifecycle import Succeeded
 from litestar_queues.models import Query, Status
 from litestar_queues.store import Store, open_store
-from litestar_queues.store.sqlite import ballast, turnstile, writer
+from litestar_queues.store.sqlite import ballast, checkpoints, turnstile
 from litestar_queues.store.sqlite import connection as connecting
 from litestar_queues.store.sqlite.connection import OutcomeUnknown, explain
 from litestar_queues.store.sqlite.location import Location
@@ -349,7 +349,7 @@ async def test_the_log_stays_bounded_while_jobs_are_added_ended_and_pruned(tmp_p
 async def test_a_log_that_a_reader_has_kept_is_cut_when_it_has_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "TRUNCATE_AT", 6 * 1024 * 1024)
+    monkeypatch.setattr(checkpoints, "TRUNCATE_AT", 6 * 1024 * 1024)
     wal = tmp_path / "q.db-wal"
     async with await open_store(url_of(tmp_path / "q.db"), durability="process") as store:
         await store.add(new_jobs(100))
@@ -362,12 +362,12 @@ async def test_a_log_that_a_reader_has_kept_is_cut_when_it_has_gone(
             await store.settle([settlement(job) for job in await claim(store, 100)])
             await store.prune({Status.COMPLETED: 0}, now=NOW + 99)
 
-        while wal.stat().st_size <= 2 * writer.TRUNCATE_AT:
+        while wal.stat().st_size <= 2 * checkpoints.TRUNCATE_AT:
             await work()
         reader.close()
-        for _ in range(2 * writer._LOOK_AT_WAL_EVERY):
+        for _ in range(2 * checkpoints.LOOK_EVERY):
             await work()
-        assert wal.stat().st_size <= writer.TRUNCATE_AT
+        assert wal.stat().st_size <= checkpoints.TRUNCATE_AT
 
 
 async def test_the_most_careful_store_of_the_process_decides_about_durability(tmp_path: Path) -> None:

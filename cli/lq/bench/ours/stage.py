@@ -21,6 +21,7 @@ BATCH = 1_000
 """Jobs in one call of ``enqueue_many``."""
 _LOOK_EVERY = 0.01
 """Seconds between looks at the counts: 0.4 ms of CPU each."""
+_LOOK_AT_MASTER_EVERY = 0.2
 _FIRST = 1_000
 """Priority of what holds the workers."""
 
@@ -50,14 +51,9 @@ class Stage:
         return self.master
 
     def stop(self) -> None:
-        """End the master, and say so if it had ended by itself."""
-        if self.master is None:
-            return
-        ended = self.master.poll()
-        owned.stop(self.master)
-        if ended is not None:
-            msg = f"the master ended with status {ended}: {owned.last_words(self._log)}"
-            raise QueueError(msg)
+        """End the master."""
+        if self.master is not None:
+            owned.stop(self.master)
 
     @property
     def held(self) -> int:
@@ -72,7 +68,6 @@ class Stage:
         hold = tasks.hold.using(priority=_FIRST)
         await self.service.enqueue_many([TaskRequest(hold, (str(self._flag),)) for _ in range(count)])
         while len(list(self.work.folder.glob(f"{self._flag.name}-*.held"))) < count:
-            self.check()
             await asyncio.sleep(_LOOK_EVERY)
 
     def release(self) -> None:
@@ -96,7 +91,6 @@ class Stage:
                 raise QueueError(msg)
             if counts.completed >= count:
                 return counts.completed
-            self.check()
             await asyncio.sleep(_LOOK_EVERY)
 
     async def compare(self, results: list[TaskResult[Any]], expected: Iterable[Any]) -> None:
@@ -124,11 +118,12 @@ class Stage:
             [(value,)] = connection.execute(sql).fetchall()
         return int(value)
 
-    def check(self) -> None:
-        """Raise when the master has ended."""
-        if self.master is not None and self.master.poll() is not None:
-            msg = f"the master has ended: {owned.last_words(self._log)}"
-            raise QueueError(msg)
+    async def watch(self) -> None:
+        """Raise when the master has ended: who waits for a job then would wait for ever."""
+        while self.master is None or self.master.poll() is None:
+            await asyncio.sleep(_LOOK_AT_MASTER_EVERY)
+        msg = f"the master ended with status {self.master.returncode}: {owned.last_words(self._log)}"
+        raise QueueError(msg)
 
 
 @contextlib.asynccontextmanager
@@ -141,6 +136,11 @@ async def stage(work: Work, *, slots: int = 1, serves: bool = True) -> AsyncIter
         if serves:
             made.start()
         try:
-            yield made
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(made.watch())
+                yield made
+                watching.cancel()
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
         finally:
             made.stop()
