@@ -21,6 +21,9 @@ MOST_WAITING = 128
 """Jobs that may wait in a lane, however short they are: more did not drain faster."""
 SLOWEST = 50 * BUDGET
 """A duration counts for no more: a slow job is slow, and one hour in between is forgotten after 30 short jobs."""
+_SLOWEST_IN_MEAN = BUDGET
+"""The same for the mean over all tasks, by which room is guessed: after six short jobs a lane has room for two. After two
+that took half a second, 30 short ones were claimed one by one (45 ms). A claim too large is learnt from: ``Pool``."""
 _WEIGHT = 8
 """A duration counts an eighth: one pause of the machine (10 ms among jobs of 50 µs) does not empty the lanes."""
 
@@ -37,7 +40,7 @@ class Pace:
         """Take note of how long one job of *task* took."""
         duration = min(max(duration, 0), SLOWEST)
         self._by_task[task] = _blend(self._by_task.get(task), duration)
-        self.mean = _blend(self.mean, duration)
+        self.mean = _blend(self.mean, min(duration, _SLOWEST_IN_MEAN))
 
     def expect(self, task: str) -> float | None:
         """Return how long a job of *task* is likely to take; None for a task not yet measured, or slow."""

@@ -339,3 +339,15 @@ def test_a_pool_without_room_asks_for_what_is_more_urgent_than_what_waits_at_its
     assert want_of(alone).limit == 0
     want = want_of(alone, lane_with(BUDGET / 2, priority=4))
     assert (want.limit, want.above) == (1, None)
+
+
+def test_workers_are_given_more_than_one_short_job_soon_after_a_long_one() -> None:
+    pool = Pool(PoolEntry("p", processes=1), first_cell=0, excluded=(), backends=("local",))
+    pool.places[0].lane = lane_with()
+    pool.pace.learn("long", 3_600_000_000)
+    short = 0
+    while pool.pace.mean is None or pool.places[0].lane.room(pool.pace.mean) <= 1:
+        pool.pace.learn("short", 50)
+        short += 1
+    assert short == 6
+    assert pool.pace.expect("long") is None, "it is as slow as before"
