@@ -240,8 +240,8 @@ def report(error: BaseException) -> ErrorReport:
     whole = secrets.clean(_formatted(error))
     try:
         message = str(error)
-    # A user's __str__ may raise anything.
-    except Exception as broken:
+    # A user's __str__ may raise anything, and exit too.
+    except BaseException as broken:
         message = f"<its text cannot be made: {type(broken).__name__}>"
     name = type(error).__qualname__.rpartition("<locals>.")[2]
     name, message = secrets.clean(name)[:MAX_NAME], secrets.clean(message)
@@ -253,7 +253,7 @@ def _formatted(error: BaseException) -> str:
         text = traceback.TracebackException(type(error), error, _user_frames(error), compact=True)
         return "".join(text.format())
     # An error may hold what no traceback can show: SyntaxError("odd", ("file", 1, 1, 5)) has a number for a line.
-    except Exception as broken:
+    except BaseException as broken:
         return f"<its traceback cannot be made: {type(broken).__name__}>"
 
 

@@ -187,8 +187,8 @@ class Task(Generic[P, R]):
             return None
         try:
             seconds = float(self._delay_function(failures, error))
-        # The user's function; the job must not depend on it.
-        except Exception:
+        # The user's function, which may also exit; the job must not depend on it.
+        except BaseException:
             _log.exception("the retry_backoff of task %r raised; the default is used", self.name)
             return None
         if not math.isfinite(seconds):

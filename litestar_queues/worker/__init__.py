@@ -13,6 +13,7 @@
     stepping      which job has the event loop, and since when
     interrupts    a signal from the master becomes a cancellation or an exception in the task
     standing      at which line a coroutine waits
+    jobloop       the event loop: it notes what each job gives to it, and puts back what a job sets on it
     belongings    what a job has left on the event loop ends with it
     leftovers     processes that a job leaves behind
     restoring     what one job has changed of the process is put back for the next

@@ -7,25 +7,23 @@ it, and a job has ended when that has: its timers and tasks are cancelled, its g
 and its calls in threads waited for, as ``asyncio.run`` does it.
 
 What is not ended: transports and readers, so that a client which is kept for the next job works
-(unless it needs a task of its own); tasks made without ``create_task``.
+(unless it needs a task of its own); tasks made without ``create_task``; callbacks that hand themselves to
+``call_soon`` again and again (to know of each would cost every step of every task).
 """
 
 from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import Context, ContextVar
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from types import AsyncGeneratorType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
-import uvloop
 from msgspec import Struct
 
 from litestar_queues.worker import standing
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE = 1.0
@@ -35,10 +33,6 @@ _PRUNE = 256
 """Entries of one kind after which those that have ended are left out."""
 _CLOSING = "async_generator_athrow"
 """The type of what ``aclose()`` returns: such a task is the clearing up itself."""
-_NOT_A_JOBS = ("uvloop", "asyncio")
-"""Whose timers end with what they are for: a transport's, a sleep's."""
-
-_owner: ContextVar[Belongings | None] = ContextVar("litestar_queues_belongings", default=None)
 
 
 class Left(Struct):
@@ -138,7 +132,7 @@ class Belongings:
         return (
             (timer, callback)
             for timer, callback in self._timers
-            if not timer.cancelled() and timer.when() > now and not _module_of(callback).startswith(_NOT_A_JOBS)
+            if not timer.cancelled() and timer.when() > now and not _is_the_loops(callback)
         )
 
     def _prune(self) -> None:
@@ -150,70 +144,16 @@ class Belongings:
         self._full = max(_PRUNE, 2 * longest)
 
 
-class JobLoop(uvloop.Loop):
-    """The event loop of a worker, which knows what each job has given to it.
-
-    0.4 µs for each task and timer. Whose it is, the context says; else it is of ``rest``.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rest = Belongings(self)
-        self.set_default_executor(_Executor(self))
-
-    def owner(self) -> Belongings:
-        """Return what belongs to the job that runs here."""
-        return _owner.get() or self.rest
-
-    def create_task(  # type: ignore[override]  # Python 3.13 and 3.14 have more options
-        self, coroutine: Any, *, context: Context | None = None, **options: Any
-    ) -> asyncio.Task[Any]:
-        """Return a task, and know it: by the context that it is to have, if that is given."""
-        task: asyncio.Task[Any] = super().create_task(coroutine, context=context, **options)
-        owner = self.owner() if context is None else context.get(_owner, None) or self.rest
-        owner.add_task(task)
-        return task
-
-    def create_job(self, coroutine: Coroutine[Any, Any, T], context: Context) -> asyncio.Task[T]:
-        """Return a task that is the job itself, and so nothing that it leaves."""
-        return super().create_task(coroutine, context=context)
-
-    def call_later(  # type: ignore[override]  # the arguments are the callback's, whatever they are
-        self, delay: float, callback: Any, *args: Any, context: Context | None = None
-    ) -> Any:
-        """Return a timer, and know it; ``call_at`` comes here too."""
-        timer = super().call_later(delay, callback, *args, context=context)
-        if hasattr(timer, "when"):  # else it is due now, and none
-            self.owner().add_timer(timer, callback)
-        return timer
-
-    def _asyncgen_firstiter_hook(self, generator: AsyncGeneratorType[Any, Any]) -> None:
-        self.owner().add_generator(generator)
-        super()._asyncgen_firstiter_hook(generator)  # type: ignore[misc]  # the stubs do not have it
-
-    def _asyncgen_finalizer_hook(self, generator: AsyncGeneratorType[Any, Any]) -> None:
-        self.owner().is_closing = True
-        super()._asyncgen_finalizer_hook(generator)  # type: ignore[misc]  # likewise
-
-
-class _Executor(ThreadPoolExecutor):
-    """Where ``asyncio.to_thread`` calls."""
-
-    def __init__(self, loop: JobLoop) -> None:
-        super().__init__(thread_name_prefix="lq-call")
-        self._job_loop = loop
-
-    def submit(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        future = super().submit(call, *args, **kwargs)
-        self._job_loop.owner().add_call(future)
-        return future
-
-
 class Ending:
     """Ends what a job has left, and then calls *then*; by callbacks, for a server that has no task of its own."""
 
     def __init__(
-        self, loop: JobLoop, belongings: Belongings, then: Callable[[Left], None], *, patience: float | None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        belongings: Belongings,
+        then: Callable[[Left], None],
+        *,
+        patience: float | None,
     ) -> None:
         self._loop = loop
         self._belongings = belongings
@@ -269,13 +209,6 @@ class Ending:
         self._then(self._left)
 
 
-def belongings_in(context: Context, loop: JobLoop) -> Belongings:
-    """Return what the job that runs in *context* will have on *loop*."""
-    mine = Belongings(loop)
-    context.run(_owner.set, mine)
-    return mine
-
-
 def _living(references: list[weakref.ref[T]]) -> Iterator[T]:
     return (each for each in [reference() for reference in references] if each is not None)
 
@@ -291,9 +224,26 @@ def _place_of(task: asyncio.Task[Any]) -> str:
     return f"{_name_of(_coroutine_of(task))}, at {place}" if place else _name_of(_coroutine_of(task))
 
 
-def _module_of(callback: Any) -> str:
-    return getattr(callback, "__module__", None) or type(callback).__module__
+def _is_the_loops(callback: Any) -> bool:
+    """Say whether a timer ends with what it is for: a transport's, a sleep's.
+
+    Those ring functions that are private to ``asyncio``; what anybody may hand to a timer (``asyncio.ensure_future``)
+    is the job's.
+    """
+    module = _text_of(callback, "__module__") or type(callback).__module__
+    package = module.partition(".")[0]
+    return package == "uvloop" or (package == "asyncio" and (_text_of(callback, "__name__") or "_").startswith("_"))
 
 
 def _name_of(callback: Any) -> str:
-    return getattr(callback, "__qualname__", None) or type(callback).__qualname__
+    return _text_of(callback, "__qualname__") or type(callback).__qualname__
+
+
+def _text_of(thing: Any, name: str) -> str | None:
+    """Return an attribute that should be a text; a proxy answers with something to each name."""
+    try:
+        value = getattr(thing, name, None)
+    # The user's __getattr__ may raise anything.
+    except Exception:
+        return None
+    return value if isinstance(value, str) else None

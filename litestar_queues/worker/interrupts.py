@@ -69,9 +69,9 @@ class Gate:
             return
         context.mark_cancelled()
         if self._task is not None:
-            self._interrupts.tell(context, self._task)
             # The loop may be in the middle of anything: hand it over as another thread would.
             self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+            self._interrupts.tell(context, self._task)
         elif self._thread == threading.get_ident():
             raise JobInterrupted(reason.name.lower())
         else:

@@ -1,12 +1,12 @@
 """Put back, after each job, what it may have changed of the process.
 
 That is what no library sets for good, and what would harm the next job or make it deaf: handlers
-and masks of signals, an alarm, the current folder, the umask, the main thread's event loop,
+and masks of signals, alarms, the current folder, the umask, the main thread's event loop,
 ``sys.stdout`` and ``sys.stderr``. 2 µs a job, most of it system calls.
 
 Left as they are: what libraries set once and then count on, such as the environment, ``sys.path``,
 the locale, the filters of warnings, the configuration of logging; and what is dear to look at, such
-as the state of ``random``. A process of its own for each job (``max_jobs=1``) has none of it.
+as the state of ``random``, or what descriptors 1 and 2 are. A process of its own for each job (``max_jobs=1``) has none of it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,12 @@ _WATCHED = tuple(
             signal.SIGCHLD,
             signal.SIGPIPE,
             signal.SIGALRM,
+            signal.SIGPROF,
+            signal.SIGVTALRM,
         ),
     )
 )
+_CPU_TIMERS = (int(signal.ITIMER_PROF), int(signal.ITIMER_VIRTUAL))
 _BLOCK, _SET_MASK = int(signal.SIG_BLOCK), int(signal.SIG_SETMASK)
 _IGNORE = int(signal.SIG_IGN)
 
@@ -53,7 +56,9 @@ class Baseline:
 
     def restore(self, loop: asyncio.AbstractEventLoop) -> None:
         """Make it so again, between jobs, in the main thread; *loop* is that of its jobs."""
-        _signal.alarm(0)  # first: without its handler it would be the end of this process
+        _signal.alarm(0)  # first: without its handler it would be the end of this process, as these would
+        for timer in _CPU_TIMERS:
+            _signal.setitimer(timer, 0)
         if _signal.pthread_sigmask(_BLOCK, ()):  # which tells those that are blocked
             _unblock()
         handlers = self._handlers_now()

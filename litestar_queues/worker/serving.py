@@ -33,9 +33,10 @@ from litestar_queues.exceptions import JobInterrupted
 from litestar_queues.registry import tasks
 from litestar_queues.running import Beginning, Execution
 from litestar_queues.worker import leftovers
-from litestar_queues.worker.belongings import PATIENCE, Ending, JobLoop, Left
+from litestar_queues.worker.belongings import PATIENCE, Ending, Left
 from litestar_queues.worker.birth import Worker
 from litestar_queues.worker.interrupts import Interrupts
+from litestar_queues.worker.jobloop import JobLoop
 from litestar_queues.worker.restoring import Baseline
 from litestar_queues.worker.speaking import Speaker
 
@@ -134,6 +135,7 @@ class Server:
         self._turn = None
         if self._loop.is_closed():  # by a synchronous task, as the idiom of old was
             self._loop = JobLoop()
+        self._loop.restore()
         self._baseline.restore(self._loop)
 
     def _stay_on_loop(self) -> None:
@@ -179,12 +181,12 @@ class Server:
                 if not self.is_last:
                     self._turn = self._take()
                     self._is_staying = _is_coroutine(self._turn.run)
+                    if self._is_staying:
+                        self._start()
         # The loop would log it, and wait for ever.
         except BaseException as error:
-            self._error = error
-        if self._is_staying:
-            self._start()
-        else:
+            self._error, self._is_staying = error, False
+        if not self._is_staying:
             self._loop.stop()
 
     def _use_up_stop(self) -> None:

@@ -12,23 +12,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context, copy_context
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from litestar_queues import wire
 from litestar_queues.cell import Cell
 from litestar_queues.clock import Clock
+from litestar_queues.exceptions import Snooze
 from litestar_queues.registry import tasks
 from litestar_queues.running import Execution
 from litestar_queues.worker import leftovers, stepping
-from litestar_queues.worker.belongings import Belongings, Ending, JobLoop, Left, belongings_in
+from litestar_queues.worker.belongings import Belongings, Ending, Left
 from litestar_queues.worker.birth import Worker
 from litestar_queues.worker.interrupts import Interrupts
+from litestar_queues.worker.jobloop import JobLoop, belongings_in
 from litestar_queues.worker.restoring import Baseline
 from litestar_queues.worker.serving import begin, patience_for, send_end, warn_of_ended, warn_of_rest
 from litestar_queues.worker.speaking import Speaker
+
+_NO_THREAD = 1.0
+"""Seconds after which a job is tried again for which no thread could be started."""
 
 
 class SlotServer:
@@ -39,13 +45,14 @@ class SlotServer:
         self._clock = clock
         self._free = list(reversed(worker.cells))
         self._interrupts = Interrupts(worker.reports)
-        self._loop = JobLoop()
-        self._loop.set_task_factory(stepping.make_task)
+        self._loop = JobLoop(stepping.make_task)
         self._threads = ThreadPoolExecutor(len(worker.cells), thread_name_prefix="lq-slot")
         self._running: set[asyncio.Future[wire.Done | wire.Failed]] = set()
         self._is_closed = False
         self._is_over = False
         self._is_listening = False
+        self._error: BaseException | None = None
+        """What the server itself has met with: the process ends with it."""
         self._may_leave = False
         """A job since the worker was last idle was allowed to leave processes behind."""
         self._is_stuck = False
@@ -66,15 +73,25 @@ class SlotServer:
                 self._loop.run_forever()
         self._loop.close()
         self._baseline.close()
+        if self._error is not None:
+            raise self._error
 
     def _listen(self) -> None:
         """Take jobs while a slot is free."""
         wanted = bool(self._free) and not self._is_closed
         if wanted and not self._is_listening:
-            self._loop.add_reader(self._worker.jobs, self._take)
+            self._loop.add_reader(self._worker.jobs, self._guarded, self._take)
         elif self._is_listening and not wanted:
             self._loop.remove_reader(self._worker.jobs)
         self._is_listening = wanted
+
+    def _guarded(self, call: Callable[..., None], *args: Any) -> None:
+        """Call it for the server itself: the loop would log its error, and go on with a job that nobody ends."""
+        try:
+            call(*args)
+        except BaseException as error:
+            self._error = error
+            self._end_serving()
 
     def _take(self) -> None:
         try:
@@ -82,7 +99,10 @@ class SlotServer:
                 self._start(wire.receive_run(self._worker.jobs, wire.DONT_WAIT))
         except BlockingIOError:
             pass  # no more wait, or the master has taken them back
-        except wire.ChannelClosed:
+        except (wire.ChannelClosed, wire.FrameError) as error:
+            # A frame that cannot be received (no descriptor is left for it) begins elsewhere when this process has
+            # ended; what runs here is let end first.
+            self._error = error if isinstance(error, wire.FrameError) else None
             self._is_closed = True
             if not self._running:
                 self._end_serving()
@@ -108,12 +128,27 @@ class SlotServer:
         belongings = belongings_in(context, self._loop)
         running: asyncio.Future[wire.Done | wire.Failed]
         if _runs_in_thread(run):
-            running = asyncio.wrap_future(self._threads.submit(context.run, execution.run_in_thread), loop=self._loop)
+            running = asyncio.wrap_future(self._submit(context, execution), loop=self._loop)
         else:
             stepping.show_steps_in(context, cell)
-            running = self._loop.create_task(execution.run_async(owns_task=True), context=context)
+            running = self._loop.create_job(execution.run_async(owns_task=True), context)
         self._running.add(running)
-        running.add_done_callback(partial(self._end_rest, _Turn(run, cell, speaker, execution), belongings))
+        turn = _Turn(run, cell, speaker, execution)
+        running.add_done_callback(partial(self._guarded, self._end_rest, turn, belongings))
+
+    def _submit(self, context: Context, execution: Execution) -> Future[wire.Done | wire.Failed]:
+        """Have a thread run it; where none can be started, the job runs again later, at no cost."""
+        future: Future[wire.Done | wire.Failed] = Future()
+        try:
+            self._threads.submit(_run_in_thread, future, context, execution)
+        except (
+            RuntimeError
+        ) as error:  # by then it is queued: a thread that is busy would run it later, and twice in all
+            future.cancel()
+            future = Future()
+            execution.context.log_sync(f"no thread could be started ({error}); the job runs again later", "warning")
+            future.set_exception(Snooze(_NO_THREAD))
+        return future
 
     def _end_rest(self, turn: _Turn, belongings: Belongings, running: asyncio.Future[wire.Done | wire.Failed]) -> None:
         """End what the job has left on the loop, if anything, and then it has ended."""
@@ -123,7 +158,8 @@ class SlotServer:
             self._end(turn, running)
         else:
             patience = patience_for(turn.execution.context)
-            Ending(self._loop, belongings, partial(self._end, turn, running), patience=patience)
+            then = partial(self._guarded, self._end, turn, running)
+            Ending(self._loop, belongings, then, patience=patience)
 
     def _end(self, turn: _Turn, running: asyncio.Future[wire.Done | wire.Failed], left: Left | None = None) -> None:
         run, cell, speaker, execution = turn
@@ -149,6 +185,7 @@ class SlotServer:
             return
         cell.end()
         self._free.append(cell)
+        self._loop.restore()
         if not self._running:
             self._baseline.restore(self._loop)
         self._listen()
@@ -178,6 +215,15 @@ class _Turn(NamedTuple):
     cell: Cell
     speaker: Speaker
     execution: Execution
+
+
+def _run_in_thread(future: Future[wire.Done | wire.Failed], context: Context, execution: Execution) -> None:
+    if future.set_running_or_notify_cancel():
+        try:
+            future.set_result(context.run(execution.run_in_thread))
+        # With an error that cannot even be reported.
+        except BaseException as error:
+            future.set_exception(error)
 
 
 def _runs_in_thread(run: wire.Run) -> bool:

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from litestar_queues import running
+from litestar_queues.worker.stepping import Stepped
 
 MAX_FRAMES = 100
 _KINDS = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
@@ -50,8 +51,10 @@ def _frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
 
 
 def _look_into(awaitable: Any) -> tuple[FrameType | None, Any]:
+    awaitable = awaitable.wrapped if isinstance(awaitable, Stepped) else awaitable
     for frame, inner in _KINDS:
-        if hasattr(awaitable, frame):
+        # Of the type: a ``__getattr__`` of the user's may answer to any name, and raise anything.
+        if hasattr(type(awaitable), frame):
             return getattr(awaitable, frame), getattr(awaitable, inner, None)
     return None, None
 

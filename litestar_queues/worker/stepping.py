@@ -59,9 +59,9 @@ class Stepped(Coroutine[Any, Any, Any]):
 
 
 def make_task(
-    loop: asyncio.AbstractEventLoop, coroutine: Any, context: Context | None = None, **options: Any
+    coroutine: Any, *, loop: asyncio.AbstractEventLoop, context: Context | None = None, **options: Any
 ) -> asyncio.Task[Any]:
-    """Return a task for *coroutine*; the factory of a loop that several jobs share.
+    """Return a task for *coroutine* on a loop that several jobs share.
 
     The other *options* are the newer ones of ``asyncio.Task``: from Python 3.13 on, uvloop hands over ``eager_start``.
     """

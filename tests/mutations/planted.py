@@ -614,4 +614,12 @@ BUGS = (
         "elif worker.state == worker.name:",
         SURROUNDINGS,
     ),
+    Planted(
+        "what a job sets on the loop stays",
+        "a job meets nothing of the one before",
+        _W + "serving.py",
+        "        self._loop.restore()\n",
+        "",
+        ("tests/process/test_loop_settings.py",),
+    ),
 )

@@ -15,7 +15,7 @@ import pytest
 
 from litestar_queues import task, wire
 from litestar_queues.cell import Phase, Reason
-from litestar_queues.worker.belongings import JobLoop
+from litestar_queues.worker.jobloop import JobLoop
 from support.waiting import wait_until
 from support.workers import OneWorker
 

@@ -12,7 +12,7 @@ SYSTEM_CALLS = frozenset(
     {
         "recvmsg_into", "recvmsg", "recv", "send", "sendmsg", "sendto", "ioctl", "waitid", "waitpid", "pread", "read",
         "write", "getpid", "process_time_ns", "thread_time_ns", "stat", "fstat", "open", "close", "poll", "fcntl",
-        "alarm", "pthread_sigmask", "fchdir", "umask",
+        "alarm", "setitimer", "pthread_sigmask", "fchdir", "umask",
     }
 )  # fmt: skip
 """Functions in C that ask the kernel each time; the two clocks of the wall and of the machine do not."""

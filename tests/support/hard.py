@@ -24,6 +24,7 @@ import msgspec
 from litestar_queues import INJECTED, Secret, Snooze, TaskExecutionContext, wire
 from litestar_queues.events import require_current_task_context
 from litestar_queues.master import strays
+from litestar_queues.worker import slots
 from support import logbook
 from support.runs import task
 
@@ -469,3 +470,41 @@ def write_file(path: str) -> str:
     logbook.write("start", "write")
     Path(path).write_text("written")
     return path
+
+
+@task
+async def set_old_factory() -> None:
+    """Set a factory of tasks as they were written before tasks had contexts."""
+    asyncio.get_running_loop().set_task_factory(lambda loop, coroutine: asyncio.Task(coroutine, loop=loop))
+
+
+@task
+async def shut_executor_down() -> None:
+    await asyncio.to_thread(os.getpid)
+    await asyncio.get_running_loop().shutdown_default_executor()
+
+
+@task
+async def call_in_thread() -> int:
+    return await asyncio.to_thread(os.getpid)
+
+
+@task
+async def refuse_threads(times: int) -> None:
+    """Let no thread be started so many times, as where a limit of processes is reached."""
+    start, left = threading.Thread.start, iter(range(times))
+
+    def refuse(thread: threading.Thread) -> None:
+        if next(left, None) is None:
+            threading.Thread.start = start  # type: ignore[method-assign]
+            start(thread)
+        else:
+            raise RuntimeError("can't start new thread")
+
+    threading.Thread.start = refuse  # type: ignore[method-assign]
+
+
+@task(retries=0, timeout=60.0)
+async def break_the_server() -> None:
+    """Make what the worker does at the end of each job fail."""
+    slots.leftovers.has_children = None  # type: ignore[assignment]

@@ -18,6 +18,8 @@ from support import logbook
 from support.runs import task
 from support.zoo import good
 
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_PROF, signal.ITIMER_VIRTUAL)
+
 tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
 
 
@@ -80,6 +82,8 @@ def changes_all() -> None:
     os.chdir("/")
     os.umask(0o777)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2, signal.SIGALRM})
+    for timer in (signal.ITIMER_PROF, signal.ITIMER_VIRTUAL):
+        signal.setitimer(timer, 60)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 1)
     while signal.SIGALRM not in signal.sigpending():  # which would be the end of the process, unblocked
         time.sleep(0.001)
@@ -108,7 +112,7 @@ def describes_process() -> dict[str, str]:
         "pid": str(os.getpid()),
         "folder": os.getcwd(),
         "umask": oct(umask),
-        "alarm": str(signal.getitimer(signal.ITIMER_REAL)),
+        "alarms": str([signal.getitimer(timer) for timer in _TIMERS]),
         "mask": str(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
         "handlers": str([signal.getsignal(number) for number in range(1, 32)]),
         "streams": f"{type(sys.stdout)} {type(sys.stderr)}",
