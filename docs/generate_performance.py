@@ -1,6 +1,7 @@
 """Write the tables of docs/performance.md from the raw output beside it; with --check, only say whether they are fresh.
 
-``docs/performance.json`` is what ``lq bench --json`` has written: nobody types a figure.
+``docs/performance.json`` is what ``lq bench --json`` has written, ``docs/full_load.json`` what ``benchmarks/full_load.py
+--json`` has: nobody types a figure.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
-PAGE, RAW = HERE / "performance.md", HERE / "performance.json"
+PAGE, RAW, LOAD = HERE / "performance.md", HERE / "performance.json", HERE / "full_load.json"
 BEGIN, END = "<!-- made by docs/generate_performance.py -->\n", "<!-- /made -->\n"
+BEGIN_LOAD = "<!-- made by docs/generate_performance.py from full_load.json -->\n"
 OURS, BARE = "ours", "bare"
 COMPUTING = 5.0
 """Milliseconds of CPU that a job of the scenario ``cpu`` takes."""
@@ -180,13 +182,38 @@ def where(raw: Raw) -> str:
     )
 
 
-def page(text: str, raw: Raw) -> str:
+def full_load(raw: dict[str, Any]) -> str:
+    """Return what an hour of full load came to, and every tenth minute of it."""
+    whole, minutes = raw["summary"], raw["minutes"]
+    lines = [
+        f"{whole['jobs_done']:,} jobs in {whole['minutes']} minutes ({whole['jobs_per_s']:,.0f}/s): {whole['lost']} lost, "
+        f"{whole['ran_again']} ran again, {whole['failed_unexpectedly']} failed unasked. The log had "
+        f"{whole['wal_p50_mib']:.0f} MiB at p50, {whole['wal_p99_mib']:.0f} at p99 and {whole['wal_most_mib']:.0f} at most, which "
+        f"is within its bound of {whole['wal_bound_mib']:.0f}: {whole['wal_most_growth_in_long_read_mib']:.0f} MiB were written "
+        f"during one of {whole['long_reads']} reads that were held open for 5 s, and under a read nothing can be cut.",
+        "",
+        "| minute | jobs/s | log at its end, MiB | database, MiB | jobs kept | the oldest of them, s | master, MiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for each in (minutes[0], *minutes[9::10]):
+        lines.append(
+            f"| {each['minute']} | {each['jobs_per_s']:,.0f} | {each['wal_mib']:.0f} | {each['database_mib']:,.0f} | "
+            f"{each['kept']:,} | {each['oldest_s']} | {each['master_rss_mib']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def page(text: str, raw: Raw, load: dict[str, Any]) -> str:
     """Return the page with its tables made anew."""
-    before, _, rest = text.partition(BEGIN)
+    text = _put(text, BEGIN, "\n".join((where(raw), asked(raw), everybody(raw), settings(raw))))
+    return _put(text, BEGIN_LOAD, full_load(load))
+
+
+def _put(text: str, begin: str, made: str) -> str:
+    before, _, rest = text.partition(begin)
     _, _, after = rest.partition(END)
-    assert after, f"docs/performance.md has no {BEGIN!r} … {END!r}"
-    tables = "\n".join((where(raw), asked(raw), everybody(raw), settings(raw)))
-    return f"{before}{BEGIN}\n{tables}\n{END}{after}"
+    assert after, f"docs/performance.md has no {begin!r} … {END!r}"
+    return f"{before}{begin}\n{made}\n{END}{after}"
 
 
 def _next_best(raw: Raw, line: Asked) -> str:
@@ -207,7 +234,7 @@ def _name(peer: str) -> str:
 
 if __name__ == "__main__":
     before = PAGE.read_text(encoding="utf-8")
-    fresh = page(before, Raw(RAW.read_text(encoding="utf-8")))
+    fresh = page(before, Raw(RAW.read_text(encoding="utf-8")), json.loads(LOAD.read_text(encoding="utf-8")))
     if "--check" in sys.argv:
         sys.exit(0 if before == fresh else "docs/performance.md is stale: run python docs/generate_performance.py")
     PAGE.write_text(fresh, encoding="utf-8")
