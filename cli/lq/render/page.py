@@ -1,11 +1,14 @@
 """A page: headings, pairs, tables and blocks of text; for a terminal, or plain for a pipe.
 
 On a terminal rich draws it, within its width. In a pipe every value is whole, tab-separated and
-without colour. All text passes through ``printable`` here, at the edge.
+without colour. All text passes through ``printable`` here, at the edge. What the output's encoding
+lacks is written as an escape, and where there is no output (``>&-``) nothing is: neither is a reason
+to lose what was to be shown.
 """
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
@@ -65,13 +68,15 @@ STATUS_STYLES = {
 def status_cell(status: str, stream: TextIO | None = None) -> Cell:
     """Return a status as sign and word: it is never colour alone."""
     sign, plain, style = STATUS_STYLES[status]
-    encoding = ((stream or sys.stdout).encoding or "").lower()
+    encoding = (getattr(stream or sys.stdout, "encoding", None) or "").lower()
     return Cell(f"{sign if encoding.startswith('utf') else plain} {status}", style)
 
 
 def show(blocks: Iterable[Block], stream: TextIO | None = None) -> None:
     """Write *blocks* to *stream* (standard output when None)."""
-    out = stream or sys.stdout
+    out = _output(stream)
+    if out is None:
+        return
     if out.isatty():
         _show_rich(blocks, out)
     else:
@@ -79,6 +84,15 @@ def show(blocks: Iterable[Block], stream: TextIO | None = None) -> None:
             for line in _plain(block):
                 out.write(line + "\n")
         out.flush()
+
+
+def _output(stream: TextIO | None) -> TextIO | None:
+    """Return where to write, able to write everything; None where standard output was closed before we began."""
+    out: TextIO | None = stream or sys.stdout
+    # surrogateescape, what Python takes in the C locale, refuses a µ as strict does.
+    if isinstance(out, io.TextIOWrapper) and out.errors in ("strict", "surrogateescape"):
+        out.reconfigure(errors="backslashreplace")
+    return out
 
 
 def _plain(block: Block) -> Iterable[str]:
@@ -158,7 +172,15 @@ def _text(value: Any) -> str:
 
 
 def write_json(document: Any, stream: TextIO | None = None) -> None:
-    """Write *document* as one JSON text: ASCII only, so that no terminal acts on what is in it."""
+    """Write *document* as ``json_text`` to *stream* (standard output when None)."""
+    out = _output(stream)
+    if out is not None:
+        out.write(json_text(document))
+        out.flush()
+
+
+def json_text(document: Any) -> str:
+    """Return *document* as one JSON text: ASCII only, so that no terminal acts on what is in it."""
     import json
     from datetime import datetime
     from uuid import UUID
@@ -171,12 +193,11 @@ def write_json(document: Any, stream: TextIO | None = None) -> None:
         msg = f"{type(value).__name__} has no JSON form here"
         raise TypeError(msg)
 
-    out = stream or sys.stdout
-    out.write(json.dumps(document, default=plain, indent=2, ensure_ascii=True) + "\n")
-    out.flush()
+    return json.dumps(document, default=plain, indent=2, ensure_ascii=True) + "\n"
 
 
 def complain(text: str) -> None:
     """Write *text* to standard error, made harmless: it may quote what is stored, or what the application said."""
-    sys.stderr.write(printable(text, lines=True) + "\n")
-    sys.stderr.flush()
+    if sys.stderr is not None:  # it may be closed
+        sys.stderr.write(printable(text, lines=True) + "\n")
+        sys.stderr.flush()
