@@ -62,7 +62,8 @@ class _Panel(Struct, frozen=True):
 
 def draw(runs: Sequence[Run], machine: Machine) -> str:
     """Return the picture of *runs*, as the text of an SVG file."""
-    panels = list(_panels([each for each in summarise(runs) if each.rounds]))
+    measured = _panels([each for each in summarise(runs) if each.rounds])
+    panels = [panel for panel in measured if panel.rows]  # a single job has no CPU of each
     height = 64 + sum(44 + _ROW * len(panel.rows) for panel in panels) + 34
     size = f'viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}"'
     parts = [

@@ -35,6 +35,8 @@ _STACKS = {"PYTHONFAULTHANDLER": "1"}
 """Has Python write the stacks of all its threads to standard error when a signal ends it."""
 _TO_WRITE_THEM = 0.3
 """Seconds; a worker's come to the log by its master."""
+_NANOSECONDS = 9
+"""Digits of the time that is divided by: a few messages take less than 50 µs, and that is not none."""
 _LAST_WORDS = 2_000
 """Characters of what a failed adapter wrote that are kept."""
 
@@ -113,18 +115,24 @@ class Reading(Struct, frozen=True):
 def run(adapter: Adapter, order: Order, servers: Servers, folder: Path, *, round: int) -> Run:
     """Have *adapter* do *order* in a new folder inside *folder*."""
     began = time.monotonic()
-    own = Path(tempfile.mkdtemp(prefix=f"{adapter.name}-", dir=folder))
+    try:
+        own = Path(tempfile.mkdtemp(prefix=f"{adapter.name}-", dir=folder))
+        result = _run_in(own, adapter, order, servers, round)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:  # its folder, its Python, its database
+        result = Run(adapter.name, order.scenario, round, failed=f"it could not be run: {error}")
+    result.took = round_to(time.monotonic() - began)
+    return result
+
+
+def _run_in(own: Path, adapter: Adapter, order: Order, servers: Servers, round: int) -> Run:
     try:
         with servers.databases(adapter.servers) as databases:
             result = _Attempt(adapter, order, servers, own, databases).conclude(round)
         if result.is_hung and adapter.has_our_python:
             own.rename(_kept(own))
-    except (OSError, ValueError, subprocess.SubprocessError) as error:  # its Python, its database
-        result = Run(adapter.name, order.scenario, round, failed=f"it could not be run: {error}")
+        return result
     finally:
         shutil.rmtree(own, ignore_errors=True)
-    result.took = round_to(time.monotonic() - began)
-    return result
 
 
 def round_to(value: float, digits: int = 4) -> float:
@@ -190,7 +198,9 @@ class _Attempt:
     def _have_stacks_written(self) -> None:
         """Note what each process waits for in the kernel, then end each by a signal that makes it show its stacks."""
         tree = processes.tree_of(self._process.pid, self._mark)
-        (self._folder / "processes").write_text("".join(f"{processes.describe(each)}\n" for each in tree))
+        # A full disk may be why it hangs: what has no room there must not cost us the rest.
+        with contextlib.suppress(OSError):
+            (self._folder / "processes").write_text("".join(f"{processes.describe(each)}\n" for each in tree))
         for each in reversed(tree):  # workers before their master, which passes on what they write
             with contextlib.suppress(ProcessLookupError):
                 os.kill(each.pid, signal.SIGABRT)
@@ -267,7 +277,11 @@ class _Attempt:
         if told.skipped is not None:
             result.skipped = told.skipped
             return
-        if len(self._readings) != 2 or told.seconds <= 0 or told.scenario != self._order.scenario:
+        if (
+            len(self._readings) != 2
+            or round_to(told.seconds, _NANOSECONDS) <= 0
+            or told.scenario != self._order.scenario
+        ):
             result.failed = f"it made {len(self._readings)} marks and measured {told.seconds:g} s of {told.scenario!r}"
             return
         _take_over(result, told, *self._readings)
@@ -291,7 +305,7 @@ class _Attempt:
 
 
 def _take_over(result: Run, told: Told, begin: Reading, end: Reading) -> None:
-    result.jobs, result.seconds = told.jobs, round_to(told.seconds)
+    result.jobs, result.seconds = told.jobs, round_to(told.seconds, _NANOSECONDS)
     result.settings, result.durability, result.version = told.settings, told.durability, told.version
     result.extra = told.extra
     if told.latencies_ms is not None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from litestar_queues import QueueConfig, QueueService, Task, TaskRequest, TaskResult
 from litestar_queues.exceptions import QueueError
+from litestar_queues.models import Query, Status
 from lq import owned
 from lq.bench.adapter import Work
 from lq.bench.ours import tasks
@@ -61,13 +62,14 @@ class Stage:
         return self._holds * self.work.workers * self._slots
 
     async def hold(self) -> None:
-        """Keep every slot of every worker busy until ``release``, so that what is enqueued now waits."""
+        """Keep every slot of every worker busy until ``release``, so that what is enqueued now waits; raise when one fails."""
         self._holds += 1
         self._flag = self.work.folder / f"flag-{self._holds}"
         count = self.work.workers * self._slots
         hold = tasks.hold.using(priority=_FIRST)
         await self.service.enqueue_many([TaskRequest(hold, (str(self._flag),)) for _ in range(count)])
         while len(list(self.work.folder.glob(f"{self._flag.name}-*.held"))) < count:
+            await self._completed()
             await asyncio.sleep(_LOOK_EVERY)
 
     def release(self) -> None:
@@ -85,13 +87,20 @@ class Stage:
     async def until_completed(self, count: int) -> int:
         """Return how many jobs have completed, holds included, once that is *count* or more; raise when one fails."""
         while True:
-            counts = await self.service.get_statistics()
-            if counts.failed:
-                msg = f"{counts.failed} jobs failed; see lq inspect --url {self.work.url}"
-                raise QueueError(msg)
-            if counts.completed >= count:
-                return counts.completed
+            completed = await self._completed()
+            if completed >= count:
+                return completed
             await asyncio.sleep(_LOOK_EVERY)
+
+    async def _completed(self) -> int:
+        """Return how many jobs have completed; raise when one has failed, with its error: the database goes."""
+        counts = await self.service.get_statistics()
+        if counts.failed:
+            failed = await self.service.store.find(Query(statuses=(Status.FAILED,), limit=1))
+            words = "".join(f", the last with {job.error}" for job in failed)
+            msg = f"{counts.failed} job{'s' if counts.failed > 1 else ''} failed{words}"
+            raise QueueError(msg)
+        return counts.completed
 
     async def compare(self, results: list[TaskResult[Any]], expected: Iterable[Any]) -> None:
         """Read all results back, and raise where one is not what was expected or took more than one attempt."""
