@@ -205,21 +205,6 @@ def test_an_interrupt_ends_what_is_being_measured(tmp_path: Path, peers: Path) -
     assert not living(text)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (("--scenario", "brew"), "no scenario 'brew'"),
-        (("--only", "nobody"), "'nobody' is not set up here"),
-        (("--peers", "nowhere"), "nowhere is no folder"),
-    ],
-)
-def test_a_wrong_option_is_one_sentence(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
-    _, done = bench(tmp_path, *arguments)
-    assert done.returncode != 0
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_children_that_were_reaped_are_counted_once() -> None:
     burn = "import time\nwhile time.process_time() < 0.2: pass"
     program = (

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from litestar_queues.exceptions import QueueConfigurationError
+
 _SYNCS = 50
 
 
@@ -33,7 +35,11 @@ class Machine(Struct, frozen=True):
 
 
 def look(folder: Path) -> Machine:
-    """Return the machine, with the disk that holds *folder*."""
+    """Return the machine, with the disk that holds *folder*; ``QueueConfigurationError`` where nothing can be written."""
+    try:
+        sync_ms = _sync_ms(folder)
+    except OSError as error:
+        raise unusable(folder.parent, error) from error
     return Machine(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         cpus=len(os.sched_getaffinity(0)),
@@ -42,8 +48,15 @@ def look(folder: Path) -> Machine:
         python=platform.python_version(),
         sqlite=sqlite3.sqlite_version,
         filesystem=filesystem_of(folder),
-        sync_ms=_sync_ms(folder),
+        sync_ms=sync_ms,
         load=round(os.getloadavg()[0], 2),
+    )
+
+
+def unusable(folder: Path, error: OSError) -> QueueConfigurationError:
+    """Return what is to be said of a folder in which nothing can be written."""
+    return QueueConfigurationError(
+        f"nothing can be measured in {folder}: {error.strerror}; name another with --folder, or make room there"
     )
 
 

@@ -23,14 +23,11 @@ def find(folder: Path | None, environments: Path | None, chosen: tuple[str, ...]
 
     *folder* holds ``NAME.py`` for each peer, *environments* its own Python in ``NAME/bin/python``
     (``.bench`` two folders above when None). *chosen* names some of all; none stands for all.
-    Raises ``QueueConfigurationError`` for a folder or a name that is not there.
+    Raises ``QueueConfigurationError`` for a name that is not there, and a folder that does not say where its peers are.
     """
     adapters, missing = [OURS, BARE], list[str]()
     if folder is not None:
-        if not folder.is_dir():
-            msg = f"--peers {folder} is no folder; give the one that holds NAME.py for each peer"
-            raise QueueConfigurationError(msg)
-        homes = environments or folder.resolve().parents[1] / ".bench"
+        homes = environments or _homes_near(folder)
         pythons = {file.stem: homes.absolute() / file.stem / "bin" / "python" for file in sorted(folder.glob("*.py"))}
         adapters += [
             Adapter(name, (str(python), str(folder.resolve() / f"{name}.py")), False, _servers_of(name))
@@ -48,14 +45,31 @@ def find(folder: Path | None, environments: Path | None, chosen: tuple[str, ...]
     return [known[name] for name in dict.fromkeys(chosen)], []
 
 
+def _homes_near(folder: Path) -> Path:
+    """Return where the environments are, when nobody says."""
+    above = folder.resolve().parents
+    if len(above) < 2:
+        msg = (
+            f"two folders above --peers {folder} there is none; say with --environments where each peer has its Python"
+        )
+        raise QueueConfigurationError(msg)
+    return above[1] / ".bench"
+
+
 def _planned(folder: Path) -> list[str]:
     """Return the peers that ``setup.py`` beside the adapters would make environments for."""
     setup = folder / "setup.py"
     if not setup.exists():
         return []
     command = [sys.executable, str(setup.resolve()), "--list"]
-    done = subprocess.run(command, capture_output=True, timeout=_LISTING, check=True)
-    return msgspec.json.decode(done.stdout, type=list[str])
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_LISTING, check=True)
+        return msgspec.json.decode(done.stdout, type=list[str])
+    except (OSError, subprocess.SubprocessError, msgspec.MsgspecError) as error:
+        msg = (
+            f"{setup} --list does not say which peers there are ({error}); mend it, or name another folder with --peers"
+        )
+        raise QueueConfigurationError(msg) from error
 
 
 def _servers_of(name: str) -> frozenset[str]:

@@ -9,7 +9,7 @@ scenario is not asked again for that one, so all of it ends in a time that can b
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -44,19 +44,23 @@ class Plan(Struct, frozen=True):
     """Scenarios that peers are not asked for."""
 
 
-def measure(
-    plan: Plan, adapters: Sequence[Adapter], servers: Servers, folder: Path, tell: Callable[[Run], None]
-) -> list[Run]:
-    """Do *plan*, and return every run; *tell* hears of each as it ends."""
-    runs: list[Run] = []
+def who_does_what(plan: Plan, adapters: Sequence[Adapter]) -> dict[str, list[Adapter]]:
+    """Return who of *adapters* is asked for each scenario of *plan*: who can do it, and is to."""
     can = {adapter.name: _scenarios_of(adapter) for adapter in adapters}
-    for name in plan.scenarios:
-        asked = [adapter for adapter in adapters if adapter.has_our_python or name not in plan.alone]
-        able = [adapter for adapter in asked if name in can[adapter.name]]
-        for result in _measure_one(plan, SCENARIOS[name], able, servers, folder):
-            runs.append(result)
-            tell(result)
-    return runs
+    return {
+        name: [
+            adapter
+            for adapter in adapters
+            if name in can[adapter.name] and (adapter.has_our_python or name not in plan.alone)
+        ]
+        for name in plan.scenarios
+    }
+
+
+def measure(plan: Plan, asked: Mapping[str, Sequence[Adapter]], servers: Servers, folder: Path) -> Iterator[Run]:
+    """Do *plan* with those who are *asked* for each scenario, and yield every run as it ends."""
+    for name, adapters in asked.items():
+        yield from _measure_one(plan, SCENARIOS[name], adapters, servers, folder)
 
 
 def _measure_one(
