@@ -83,9 +83,9 @@ PRUNABLE = f"""
 SELECT wanted.key,
     (SELECT count(*) FROM lq_job WHERE status = wanted.key AND {_ENDED} AND ended_at <= wanted.value),
     (SELECT count(*) FROM lq_job WHERE {_OWN} AND ended_at <= wanted.value),
-    (SELECT count(*) FROM lq_job WHERE {_OWN} AND ended_at <= wanted.value AND ended_at + retention > ?2),
-    (SELECT count(*) FROM lq_job WHERE {_OWN} AND ended_at + retention <= ?2)
-FROM json_each(?1) AS wanted
+    (SELECT count(*) FROM lq_job WHERE {_OWN} AND ended_at <= wanted.value AND ended_at + retention > :now),
+    (SELECT count(*) FROM lq_job WHERE {_OWN} AND ended_at + retention <= :now)
+FROM json_each(:moments) AS wanted
 """
 """By status: those that ended until then; of them those with a retention of their own, and for how many of these
 it is not over; and for how many it is over, whenever they ended. The first is counted in its index alone."""

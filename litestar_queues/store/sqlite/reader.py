@@ -22,7 +22,7 @@ from litestar_queues.exceptions import StoreCorrupt, StoreError
 from litestar_queues.store.sqlite.connection import BUSY, explain, is_no_text, text_of
 from litestar_queues.store.sqlite.location import Location
 from litestar_queues.store.sqlite.migrations import STEPS, too_new
-from litestar_queues.store.sqlite.transaction import Row
+from litestar_queues.store.sqlite.transaction import Parameters, Row
 
 _VERSION = "SELECT name, CAST(value AS INTEGER) FROM lq_meta WHERE name IN ('version', 'oldest')"
 _OLDEST = 4
@@ -41,7 +41,7 @@ class Reader:
         self._openings: dict[asyncio.AbstractEventLoop, asyncio.Task[aiosqlite.Connection]] = {}
         self._is_closed = False
 
-    async def rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[Row]:
+    async def rows(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Return what *sql* selects."""
         connection = await self._connection()
         try:
@@ -176,7 +176,7 @@ class _ReadingConnection(sqlite3.Connection):
         self.execute("PRAGMA trusted_schema = OFF").close()
 
 
-async def _fetch(connection: aiosqlite.Connection, sql: str, parameters: tuple[Any, ...] = ()) -> list[Row]:
+async def _fetch(connection: aiosqlite.Connection, sql: str, parameters: Parameters = ()) -> list[Row]:
     return [tuple(row) for row in await connection.execute_fetchall(sql, parameters)]
 
 

@@ -204,7 +204,7 @@ class SQLiteStore:
     async def prunable(self, kept: Mapping[Status, int | None], *, now: int, even_kept: bool = False) -> Prunable:
         """Count what ``prune`` would do."""
         moments = msgspec.json.encode(pruning.until(kept, now)).decode()
-        rows = await self._reader.rows(pruning.PRUNABLE, (moments, now))
+        rows = await self._reader.rows(pruning.PRUNABLE, {"moments": moments, "now": now})
         [(results,)] = await self._reader.rows(pruning.PRUNABLE_RESULTS, (now,))
         return pruning.prunable(rows, results if Status.COMPLETED in kept else 0, even_kept=even_kept)
 

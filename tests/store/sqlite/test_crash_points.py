@@ -41,7 +41,9 @@ def sweep(folder: Path, seed: int, how: str) -> dict[str, Any]:
 @pytest.mark.fault("C17", "SIGKILL at every call while the schema is made", "made later, or made whole")
 def test_killed_at_any_call_it_keeps_what_was_acknowledged(tmp_path: Path, seed: int) -> None:
     tried = sweep(tmp_path, seed, "kill")["tried"]
-    assert {kind: tried.get(kind, 0) > 0 for kind in vfs.KINDS} == dict.fromkeys(vfs.KINDS, True)
+    # From Python 3.12 on nobody copies the log when he closes, and so nobody cuts it there.
+    expected = set(vfs.KINDS) - ({"truncate"} if sys.version_info >= (3, 12) else set())
+    assert {kind for kind in vfs.KINDS if tried.get(kind, 0)} == expected
     assert sum(tried.values()) > 80
 
 

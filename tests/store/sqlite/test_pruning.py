@@ -54,10 +54,8 @@ async def test_its_statements_walk_indexes(tmp_path: Path) -> None:
     statements = [value for name, value in vars(pruning).items() if _is_statement(name, value)]
     connection = sqlite3.connect(tmp_path / "q.db")
     for sql in [*statements, *pruning._TRIM]:
-        parameters: object = dict.fromkeys(re.findall(r":(\w+)", sql), 1) or ("[]",) * (
-            1 if "?1" in sql else sql.count("?")
-        )
-        parameters = ("[]", 1) if "?2" in sql else parameters
+        named = {name: "[]" if name == "moments" else 1 for name in re.findall(r":(\w+)", sql)}
+        parameters: object = named or ("[]",) * sql.count("?")
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]  # type: ignore[arg-type]
         whole = [
             step
