@@ -21,7 +21,7 @@ LOOK_EVERY = 30.0
 """Seconds between looks while nothing is over: so much longer than it is to be kept a job may stay."""
 REST = 3.0
 """Rest after a transaction, as a multiple of what that took, without its commit and the wait for its turn: about a
-third of the time for writing goes here at most. With the wait, 2,300 jobs a second went beside a full load that ended
+third of the time for writing goes here at first. With the wait, 2,300 jobs a second went beside a full load that ended
 3,800, and the database grew; a prune of 200 jobs takes about 4 ms."""
 BEHIND_AFTER = 20.0
 """Seconds over which the rest of a sweep that does not come to its end falls to the shortest: from then on parts and the

@@ -25,7 +25,12 @@ MOST_LINES = 1_000
 BROKEN_AFTER = 5
 """Failures in a row after which one is sure that it is not chance."""
 ANSWER_WITHIN = 5.0
-"""Seconds in which a zygote must have forked, and what it forked must be ready; what is not hangs, and is killed."""
+"""Seconds in which a zygote must have forked; one that has not hangs, and is killed."""
+READY_WITHIN = 10.0
+"""Seconds in which a worker must be ready once it is forked: it does what the application's libraries do after a fork, and
+a few lines of ours."""
+OVERSLEPT = 1.0
+"""Seconds too late at which a look shows that this process was stopped, and perhaps the worker with it."""
 STEADY_AFTER = 10.0
 """Seconds that a zygote must have served for its death not to count as one in a row."""
 REAP_WITHIN = 1.0
@@ -163,7 +168,9 @@ class Nursery:
 
     def forked(self, zygote: ZygoteProcess, serial: int, pid: int, pidfd: int) -> None:
         """Tell the worker that it lives."""
-        self._workers[serial].born(pid, pidfd)
+        worker = self._workers[serial]
+        worker.born(pid, pidfd)
+        self._expect_ready_soon(worker)
 
     def fork_failed(self, zygote: ZygoteProcess, serial: int, reason: str) -> None:
         """Tell the worker that it does not."""
@@ -264,17 +271,24 @@ class Nursery:
     def _expect_birth(self, worker: WorkerProcess) -> None:
         """Kill a zygote that has not forked, unless it was the master that has not listened meanwhile."""
         zygote = worker.zygote
-        if zygote is None:
+        if zygote is None or worker.state != "ordered":
             return
-        if worker.state == "ordered":
-            zygote.listen()
+        zygote.listen()
         if worker.state == "ordered":
             self._kill_silent(zygote, f"has not forked within {ANSWER_WITHIN:g} s")
-        elif worker.is_getting_ready():  # it hangs in what a library of the application does after a fork
-            if worker.is_paused:
-                self._loop.call_later(ANSWER_WITHIN, self._expect_birth, worker)
-            else:
-                worker.give_up(f"was not ready within {ANSWER_WITHIN:g} s of its fork")
+
+    def _expect_ready_soon(self, worker: WorkerProcess) -> None:
+        due = self._loop.time() + READY_WITHIN
+        self._loop.call_at(due, self._expect_ready, worker, due)
+
+    def _expect_ready(self, worker: WorkerProcess, due: float) -> None:
+        """Give up a worker that hangs before it is ready: in what a library of the application does after a fork."""
+        if not worker.is_getting_ready():
+            return
+        if worker.is_paused or self._loop.time() - due > OVERSLEPT:
+            self._expect_ready_soon(worker)
+        else:
+            worker.give_up(f"was not ready within {READY_WITHIN:g} s of its fork")
 
     def _expect_death(self, worker: WorkerProcess) -> None:
         """Go on without the word of a zygote that is silent; it may be stopped, or swapped out, and its workers well."""

@@ -22,7 +22,7 @@ Rules that hold for every method:
   that, by the monotonic clock. So the dates of several masters' claims stand in the order of the claims.
 
 Errors: ``StoreFull``, ``StoreLocked``, ``StoreReadOnly``, ``StoreCorrupt``, ``StoreMissing``,
-``StoreTooNew``, each a ``StoreError``. After an error at commit the outcome is unknown to the
+``StoreTooNew``, ``StoreStopped``, each a ``StoreError``. After an error at commit the outcome is unknown to the
 caller; ``add`` may be repeated with the same ids, ``settle`` with the same fences.
 
 A store is used from any event loop and any thread of the process that opened it: results arrive

@@ -16,7 +16,7 @@ from typing import Any
 
 from litestar_queues.clock import Clock
 from litestar_queues.config import QueueConfig
-from litestar_queues.exceptions import QueueConfigurationError
+from litestar_queues.exceptions import QueueConfigurationError, StoreStopped
 from litestar_queues.models import NewJob
 from litestar_queues.request import build_known_job
 from litestar_queues.results import TaskResult
@@ -40,7 +40,13 @@ class WorkerEnqueuer:
     ) -> TaskResult[Any]:
         """Enqueue one call; see ``QueueService.enqueue_call``."""
         service = await self._open()
-        return await service.enqueue_call(task, args, dict(kwargs), dict(options))
+        try:
+            return await service.enqueue_call(task, args, dict(kwargs), dict(options))
+        except StoreStopped:
+            # Not the next job's to hear of: this process goes on, and would fail one after the other.
+            self._forget(service)
+            await service.close()
+            raise
 
     def prepare_known(self, task: Any, args: tuple[Any, ...], options_and_kwargs: dict[str, Any]) -> NewJob:
         """Return the job of one call, and store nothing.
@@ -66,6 +72,13 @@ class WorkerEnqueuer:
         if opening.done():
             return opening.result()
         return await asyncio.shield(asyncio.wrap_future(opening))
+
+    def _forget(self, service: QueueService) -> None:
+        """Let the next call open another, where this is still the one that all use."""
+        with self._lock:
+            opening = self._opening
+            if opening is not None and opening.done() and not _has_failed(opening) and opening.result() is service:
+                self._opening = None
 
     def _start_opening(self) -> Future[QueueService]:
         """Open the service in a thread of its own: whoever waits for it may be interrupted, or end with its loop."""

@@ -142,11 +142,13 @@ def test_of_a_run_of_ours_that_is_killed_at_its_limit_what_tells_why_is_kept(tmp
     [kept] = tmp_path.glob("lq-bench-*-hung")
     assert f"killed after 4 s; its database, logs and stacks are in {kept}" in document["runs"][0]["failed"]
     assert {"bench.db", "processes"} <= {path.name for path in kept.iterdir()}
-    master = (kept / "worker.log").read_text()
-    assert "Fatal Python error: Aborted" in master
-    assert "supervisor.py" in master or "lq/worker.py" in master
-    assert "stage.py" in (kept / "stderr").read_text()
     assert "lq: worker" in (kept / "processes").read_text()
+    for log in ("worker.log", "stderr"):  # the master's and the adapter's own
+        assert "Fatal Python error: Aborted" in (kept / log).read_text()
+    assert "the master ended" not in (kept / "stderr").read_text()
+    stacks = [path.read_text() for path in kept.glob("stack-*")]
+    assert len(stacks) == 2
+    assert all("serving.py" in stack for stack in stacks)
 
 
 def test_a_master_that_ends_under_a_run_ends_the_run_with_its_last_words(tmp_path: Path) -> None:

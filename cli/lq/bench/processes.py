@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -132,6 +133,22 @@ def kill_tree(root: int, mark: str, *, limit: float = 5.0) -> int:
             break
         time.sleep(0.01)
     return len(killed)
+
+
+def send(process: Process, number: signal.Signals) -> None:
+    """Send a signal to *process*, if it is there and ours; one that ends it leaves no core behind."""
+    with contextlib.suppress(OSError):
+        resource.prlimit(process.pid, resource.RLIMIT_CORE, (0, 0))
+        os.kill(process.pid, number)
+
+
+def memory_file_of(process: Process, name: str) -> str:
+    """Return what is in the memory file *name* that *process* holds; nothing where it holds none."""
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{process.pid}/fd").iterdir():
+            if os.readlink(link).startswith(f"/memfd:{name}"):
+                return link.read_text(errors="replace")
+    return ""
 
 
 def _read(pid: int) -> Process | None:

@@ -34,7 +34,7 @@ _OURS_ALONE = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 _STACKS = {"PYTHONFAULTHANDLER": "1"}
 """Has Python write the stacks of all its threads to standard error when a signal ends it."""
 _TO_WRITE_THEM = 0.3
-"""Seconds; a worker's come to the log by its master."""
+"""Seconds."""
 _NANOSECONDS = 9
 """Digits of the time that is divided by: a few messages take less than 50 µs, and that is not none."""
 _LAST_WORDS = 2_000
@@ -129,7 +129,8 @@ def _run_in(own: Path, adapter: Adapter, order: Order, servers: Servers, round: 
         with servers.databases(adapter.servers) as databases:
             result = _Attempt(adapter, order, servers, own, databases).conclude(round)
         if result.is_hung and adapter.has_our_python:
-            own.rename(_kept(own))
+            with contextlib.suppress(OSError):  # then it goes, and the report says that it hung all the same
+                own.rename(_kept(own))
         return result
     finally:
         shutil.rmtree(own, ignore_errors=True)
@@ -196,15 +197,29 @@ class _Attempt:
         return result
 
     def _have_stacks_written(self) -> None:
-        """Note what each process waits for in the kernel, then end each by a signal that makes it show its stacks."""
-        tree = processes.tree_of(self._process.pid, self._mark)
+        """Note what each process waits for in the kernel, and have workers, master and adapter show their stacks.
+
+        Workers first, by a signal that ends none of them: their master would start others and settle their jobs. The
+        adapter before the master: it would tell that this has ended, and not where it stands itself.
+        """
+        root = self._process.pid
+        tree = processes.tree_of(root, self._mark)
+        self._note("processes", "".join(f"{processes.describe(each)}\n" for each in tree))
+        workers = [each for each in tree if each.name.startswith("lq: worker")]
+        for each in workers:
+            processes.send(each, signal.SIGUSR1)
+        time.sleep(_TO_WRITE_THEM)
+        for each in workers:
+            self._note(f"stack-{each.pid}", processes.memory_file_of(each, "lq-stack"))
+        for each in tree:
+            if root in (each.pid, each.parent):
+                processes.send(each, signal.SIGABRT)
+        time.sleep(_TO_WRITE_THEM)
+
+    def _note(self, name: str, text: str) -> None:
         # A full disk may be why it hangs: what has no room there must not cost us the rest.
         with contextlib.suppress(OSError):
-            (self._folder / "processes").write_text("".join(f"{processes.describe(each)}\n" for each in tree))
-        for each in reversed(tree):  # workers before their master, which passes on what they write
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(each.pid, signal.SIGABRT)
-            time.sleep(_TO_WRITE_THEM)
+            (self._folder / name).write_text(text)
 
     def _follow(self, until: float) -> bool:
         """Read what it says until it ends; False when the time is up first."""

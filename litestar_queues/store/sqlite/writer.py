@@ -56,8 +56,10 @@ class Writer:
         self._is_stopped = False
         self._opened = threading.Event()
         self._failure: BaseException | None = None
+        self._in_hand: list[Operation] = []
+        """Taken from what waits, and not told yet."""
         self._carried: Operation | None = None
-        """Taken from what waits, and too much for the group before it."""
+        """Taken too, and too much for the group before it."""
         self._defect: BaseException | None = None
         self._owes_sync = False
         """What callers hear of at the end of this turn has not been synced, and is to be."""
@@ -195,7 +197,8 @@ class Writer:
                 continue
             if operation is None:
                 return
-            group, self._carried, is_last = self._gather(operation)
+            self._in_hand, self._carried = [operation], None
+            group, is_last = self._gather(operation)
             self._take_turn(group)
             pause = self._ringer.pay()
             if is_last:
@@ -205,17 +208,14 @@ class Writer:
         """Accept nothing more, and tell all who wait."""
         with self._stopping:
             self._defect = defect
-        rest = [] if self._carried is None else [self._carried]
+        rest = self._in_hand if self._carried is None else [*self._in_hand, self._carried]
         while not self._waiting.empty():
             operation = self._waiting.get_nowait()
             if operation is not None:
                 rest.append(operation)
-        self._refuse(rest, defect)
-
-    def _refuse(self, group: list[Operation], defect: BaseException) -> None:
-        for operation in group:
+        for operation in rest:
             operation.error = self._stopped(defect)
-        resolve(group)
+        resolve(rest)
 
     def _stopped(self, defect: BaseException) -> StoreStopped:
         error = StoreStopped(
@@ -225,33 +225,31 @@ class Writer:
         error.__cause__ = defect
         return error
 
-    def _gather(self, first: Operation) -> tuple[list[Operation], Operation | None, bool]:
-        """Take what waits, up to a group's size; return also one too many, and whether to stop after."""
-        group, weight = [first], first.weight
+    def _gather(self, first: Operation) -> tuple[list[Operation], bool]:
+        """Take what waits, up to a group's size, and keep one too many; return also whether to stop after."""
+        group, weight = self._in_hand, first.weight
         while True:
             try:
                 operation = self._waiting.get_nowait()
             except queue.Empty:
-                return group, None, False
+                return group, False
             if operation is None:
-                return group, None, True
+                return group, True
             if weight + operation.weight > GROUP:
-                return group, operation, False
+                self._carried = operation
+                return group, False
             group.append(operation)
             weight += operation.weight
 
     def _take_turn(self, group: list[Operation]) -> None:
+        self._turnstile.enter()
         try:
-            self._turnstile.enter()
-            try:
-                written = self._write(self._admit(group))
-            finally:
-                self._turnstile.leave()
-        except BaseException as error:
-            self._refuse(group, error)
-            raise
+            written = self._write(self._admit(group))
+        finally:
+            self._turnstile.leave()
         # Now that the next writer has its turn: the bells cost it 100 µs and more.
         resolve(group)
+        self._in_hand = []
         for transaction, skip in written:
             self._ring_after(transaction, skip)
         if self._owes_sync:
@@ -370,8 +368,8 @@ class Writer:
         try:
             self._ringer.ring_owed()
             self._turnstile.enter()
-            self._connection.close()
         finally:
+            self._connection.close()
             self._turnstile.leave()
             self._files.close()
             self._let_go_of_folder()

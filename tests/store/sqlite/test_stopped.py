@@ -10,9 +10,10 @@ import pytest
 
 from litestar_queues.exceptions import StoreStopped
 from litestar_queues.store import open_store
+from litestar_queues.store.sqlite import writer as writing
 from litestar_queues.store.sqlite.bells import Ringer
 from litestar_queues.store.sqlite.turnstile import Turnstile
-from litestar_queues.store.sqlite.writer import GROUP
+from litestar_queues.store.sqlite.writer import GROUP, Writer
 from store.making import new_job
 from store.processes import url_of
 
@@ -34,9 +35,12 @@ def failing_once(method: Callable[..., Any]) -> Callable[..., Any]:
     return fail
 
 
-@pytest.mark.parametrize(("place", "name"), [(Turnstile, "enter"), (Turnstile, "leave"), (Ringer, "pay")])
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(Writer, "_gather"), (Turnstile, "enter"), (Turnstile, "leave"), (writing, "resolve"), (Ringer, "pay")],
+)
 async def test_who_waits_for_a_writer_that_a_defect_has_ended_hears_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: type, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: Any, name: str
 ) -> None:
     store = await open_store(url_of(tmp_path / "q.db"))
     await store.add([new_job()])

@@ -129,10 +129,15 @@ class Stage:
 
     async def watch(self) -> None:
         """Raise when the master has ended: who waits for a job then would wait for ever."""
-        while self.master is None or self.master.poll() is None:
+        while True:
+            self.check()
             await asyncio.sleep(_LOOK_AT_MASTER_EVERY)
-        msg = f"the master ended with status {self.master.returncode}: {owned.last_words(self._log)}"
-        raise QueueError(msg)
+
+    def check(self) -> None:
+        """Raise when the master has ended."""
+        if self.master is not None and self.master.poll() is not None:
+            msg = f"the master ended with status {self.master.returncode}: {owned.last_words(self._log)}"
+            raise QueueError(msg)
 
 
 @contextlib.asynccontextmanager
@@ -149,6 +154,7 @@ async def stage(work: Work, *, slots: int = 1, serves: bool = True) -> AsyncIter
                 watching = group.create_task(made.watch())
                 yield made
                 watching.cancel()
+                made.check()
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
