@@ -1,6 +1,7 @@
 """From each version of the schema to the next, whoever else does the same, wherever it is cut off."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -168,23 +169,22 @@ def test_a_step_that_fails_is_undone(tmp_path: Path) -> None:
 
 def write_old_file(path: Path, version: int, jobs: list[dict[str, object]]) -> None:
     """Write a file of an old version, with SQLite alone, as a release of that version did."""
-    connection = connect(path)
-    connection.execute("PRAGMA journal_mode = WAL").fetchall()
-    migrate(connection, "q.db", STEPS[:version])
-    for number, changes in enumerate(jobs):
-        old: dict[str, object] = {
-            "id": str(uuid7(number)), "task": "t", "queue": "default", "backend": "local", "status": "pending",
-            "priority": 0, "payload": "{}", "checksum": 0, "key_scope": "t", "key_forever": 0, "max_retries": 0,
-            "kill_grace": 0, "created_at": 1, "run_at": 1, "sequence": 1,
-        } | changes  # fmt: skip
-        names, marks = ", ".join(old), ", ".join("?" * len(old))
-        connection.execute(f"INSERT INTO lq_job ({names}) VALUES ({marks})", tuple(old.values()))
-        count = "INSERT INTO lq_tally VALUES ('default', ?, 1) ON CONFLICT DO UPDATE SET count = count + 1"
-        connection.execute(count, (old["status"],))
-        if old["key_forever"]:
-            bury = "INSERT INTO lq_key (key_scope, key, number, id) SELECT key_scope, key, number, id FROM lq_job WHERE id = ?"
-            connection.execute(bury, (old["id"],))
-    connection.close()
+    with closing(connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        migrate(connection, "q.db", STEPS[:version])
+        for number, changes in enumerate(jobs):
+            old: dict[str, object] = {
+                "id": str(uuid7(number)), "task": "t", "queue": "default", "backend": "local", "status": "pending",
+                "priority": 0, "payload": "{}", "checksum": 0, "key_scope": "t", "key_forever": 0, "max_retries": 0,
+                "kill_grace": 0, "created_at": 1, "run_at": 1, "sequence": 1,
+            } | changes  # fmt: skip
+            names, marks = ", ".join(old), ", ".join("?" * len(old))
+            connection.execute(f"INSERT INTO lq_job ({names}) VALUES ({marks})", tuple(old.values()))
+            count = "INSERT INTO lq_tally VALUES ('default', ?, 1) ON CONFLICT DO UPDATE SET count = count + 1"
+            connection.execute(count, (old["status"],))
+            if old["key_forever"]:
+                bury = "INSERT INTO lq_key (key_scope, key, number, id) SELECT key_scope, key, number, id FROM lq_job WHERE id = ?"
+                connection.execute(bury, (old["id"],))
 
 
 async def test_the_jobs_of_a_file_of_version_1_can_be_claimed_and_settled(tmp_path: Path) -> None:
