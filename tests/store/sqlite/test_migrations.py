@@ -183,7 +183,8 @@ def write_old_file(path: Path, version: int, jobs: list[dict[str, object]]) -> N
             count = "INSERT INTO lq_tally VALUES ('default', ?, 1) ON CONFLICT DO UPDATE SET count = count + 1"
             connection.execute(count, (old["status"],))
             if old["key_forever"]:
-                bury = "INSERT INTO lq_key (key_scope, key, number, id) SELECT key_scope, key, number, id FROM lq_job WHERE id = ?"
+                columns = "key_scope, key, number, id"
+                bury = f"INSERT INTO lq_key ({columns}) SELECT {columns} FROM lq_job WHERE id = ?"
                 connection.execute(bury, (old["id"],))
 
 
