@@ -4,7 +4,8 @@ A channel is a ``SOCK_SEQPACKET`` socket pair: the kernel keeps the borders of m
 is one system call and complete when it returns, so a worker killed at any moment leaves whole
 frames or none, and an exception raised in the middle of a task can never leave half of one.
 A frame above ``INLINE_LIMIT``, or a large one where the channel is half full, travels as a file: the
-message is empty and carries the descriptor of a memory file that holds it.
+message is empty and carries the descriptor of a memory file that holds it. So does one that is too large
+for a channel whose buffer is small.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ default socket buffer of 208 KiB."""
 MAX_FRAME = 64 * 1024 * 1024
 """Bytes of a frame at most; one that claims more is a protocol error."""
 SEND_BUFFER = 1024 * 1024
-_CLOEXEC, _CUT = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
+_CLOEXEC, _TOO_LARGE, _WITHOUT_RIGHTS = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_TRUNC), int(socket.MSG_CTRUNC)
 """Plain integers: an operation on the enumeration's members costs 1 µs, and each message has three."""
 _buffer = bytearray(INLINE_LIMIT + 1024)
 """What is being received: one thread of a process does that, and decodes it before it receives again."""
@@ -43,6 +44,10 @@ DONT_WAIT = int(socket.MSG_DONTWAIT)
 
 class FrameError(Exception):
     """What came is not a frame of ours."""
+
+
+class FrameRefused(FrameError):
+    """The system refuses to send a frame now: it lacks a descriptor, memory or room. Nothing of it has been sent."""
 
 
 class ChannelClosed(Exception):
@@ -68,9 +73,16 @@ def send(channel: socket.socket, body: bytes, descriptors: Sequence[int] = (), f
         elif descriptors:
             _send_descriptors(channel, body, descriptors, flags)
         else:
-            channel.send(body, flags)
+            _send_small(channel, body, flags)
+    except BlockingIOError:
+        raise
     except (BrokenPipeError, ConnectionResetError) as error:
         raise ChannelClosed from error
+    except OSError as error:
+        if error.errno is None:  # not the system's: a task's own handler of a signal has raised it, a TimeoutError say
+            raise
+        msg = f"the system refuses to send it now: {error}"
+        raise FrameRefused(msg) from error
 
 
 def receive(channel: socket.socket, flags: int = 0) -> tuple[memoryview | bytes, list[int]]:
@@ -83,10 +95,9 @@ def receive(channel: socket.socket, flags: int = 0) -> tuple[memoryview | bytes,
     except ConnectionResetError as error:
         raise ChannelClosed from error
     descriptors = _descriptors(ancillary) if ancillary else []
-    if seen & _CUT:
+    if seen & (_TOO_LARGE | _WITHOUT_RIGHTS):
         close(descriptors)
-        msg = "a message is larger than any frame of ours"
-        raise FrameError(msg)
+        raise FrameError(_what_was_cut(seen))
     if not size:
         close(descriptors)
         raise ChannelClosed
@@ -98,6 +109,21 @@ def close(descriptors: list[int]) -> None:
     """Close what came with a frame and is not wanted."""
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+def _what_was_cut(seen: int) -> str:
+    if seen & _TOO_LARGE:
+        return "a message is larger than any frame of ours"
+    return "what a message carries could not be taken: no descriptor was left for it"
+
+
+def _send_small(channel: socket.socket, body: bytes, flags: int) -> None:
+    try:
+        channel.send(body, flags)
+    except OSError as error:
+        if error.errno != errno.EMSGSIZE:
+            raise
+        _send_as_file(channel, body, flags)
 
 
 def _send_large(channel: socket.socket, body: bytes, flags: int) -> None:

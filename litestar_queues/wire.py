@@ -26,6 +26,7 @@ from litestar_queues import framing
 from litestar_queues.framing import DONT_WAIT as DONT_WAIT
 from litestar_queues.framing import ChannelClosed as ChannelClosed
 from litestar_queues.framing import FrameError as FrameError
+from litestar_queues.framing import FrameRefused as FrameRefused
 from litestar_queues.framing import pair as pair
 from litestar_queues.models import Count, ErrorReport, Moment, NewJob, Receipt, Span
 from litestar_queues.nodes import Catalogue
@@ -239,7 +240,7 @@ def send(
 
     Raises ``BlockingIOError`` when the channel is full and does not block (or *flags* has
     ``MSG_DONTWAIT``), ``ChannelClosed`` when nobody is there to read it, ``FrameError`` for one
-    above ``MAX_FRAME``.
+    above ``MAX_FRAME``, and of these ``FrameRefused`` for one that the system refuses to send now.
     """
     framing.send(channel, _encode(frame), descriptors, flags)
 

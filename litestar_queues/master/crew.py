@@ -73,13 +73,12 @@ class Crew:
         self._pools = pools
         self._publish = publish
         self._learn_tasks(catalogue)
-        max_result_bytes = catalogue.max_result_bytes
         self._rounds = rounds
         self._files = files
         self._url = url
         self._recorder = Recorder(rounds, self._clock, self._tell, self._pause)
         self._dispatch = Dispatch(
-            pools, self._clock, max_result_bytes, self.request_stop, self._give_back, self._retire_soon, self._refuse
+            pools, self._clock, catalogue.max_result_bytes, self.request_stop, self._retire_soon, rounds.end, self._tell
         )
         for pool in pools:
             self._fill(pool)
@@ -338,14 +337,6 @@ class Crew:
         for assignment in self.running():
             ladder.begin(assignment, Reason.DRAIN, self._tell)
             assignment.worker.kill()
-
-    def _refuse(self, job: ClaimedJob, outcome: Outcome) -> None:
-        """Settle a job that no worker can be given."""
-        self._rounds.end(job, outcome, None)
-
-    def _give_back(self, assignment: Assignment, reason: str) -> None:
-        assignment.mark_ended()
-        self._rounds.end(assignment.job, Returned(reason), None)
 
     def _lane_of(self, worker: WorkerProcess) -> Lane | None:
         place = self._places.get(worker)

@@ -1,7 +1,8 @@
 """From claims to lanes, and back: which worker gets a job, and what is taken back unstarted.
 
 A job goes where it starts first. One that would have to wait longer than the budget goes back to
-the store, uncharged, where another master may take it.
+the store, uncharged, where another master may take it. So does one that the system refuses to send (no
+descriptor is left, no memory), and that one is not due for a while.
 """
 
 from __future__ import annotations
@@ -9,17 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from litestar_queues.cell import Reason
-from litestar_queues.clock import Clock
+from litestar_queues.clock import SECOND, Clock
 from litestar_queues.exceptions import UnknownTaskError
-from litestar_queues.lifecycle import Outcome, Raised, Unknown
+from litestar_queues.lifecycle import Outcome, Raised, Returned, Snoozed, Unknown
 from litestar_queues.master import strays
 from litestar_queues.master.assignments import Assignment
 from litestar_queues.master.lanes import Lane
+from litestar_queues.master.notices import Subscriber, WorkerSpoke
 from litestar_queues.master.pool import Pool
 from litestar_queues.master.timekeeper import Timekeeper
-from litestar_queues.models import ClaimedJob, ErrorReport
+from litestar_queues.models import ClaimedJob, ErrorReport, Receipt
 from litestar_queues.store.base import Want
-from litestar_queues.wire import FrameError
+from litestar_queues.wire import FrameError, FrameRefused
+
+PUT_OFF = 5 * SECOND
+"""Microseconds until a job is due again that the system refuses to send. Given back as it was, it would be the first to
+be claimed again, at once and for ever, and nothing behind it in the queue would run."""
+End = Callable[[ClaimedJob, Outcome, Receipt | None], object]
 
 
 class Dispatch:
@@ -31,19 +38,21 @@ class Dispatch:
         clock: Clock,
         max_result_bytes: int,
         stop: Callable[[Assignment, Reason, int], None],
-        give_back: Callable[[Assignment, str], None],
         renew: Callable[[Lane], None],
-        refuse: Callable[[ClaimedJob, Outcome], None],
+        end: End,
+        tell: Subscriber,
     ) -> None:
         self._pools = pools
         self._clock = clock
         self._max_result_bytes = max_result_bytes
         self._stop = stop
-        self._give_back = give_back
         self._renew = renew
         """Replaces a worker when it has nothing to do."""
-        self._refuse = refuse
-        """Settles a job that no worker can be given."""
+        self._end = end
+        """Settles a job that no worker has begun."""
+        self._tell = tell
+        self._tells_from = 0
+        """Of jobs that cannot be sent, nothing is told before (monotonic nanoseconds)."""
         self._timekeeper = Timekeeper(clock, stop, self.take_back)
         self._pool_of: dict[Lane, Pool] = {}
         self.is_draining = False
@@ -166,9 +175,12 @@ class Dispatch:
         try:
             if not lane.worker.send(assignment.to_run(self._max_result_bytes)):
                 return False
+        except FrameRefused as error:
+            self._put_off(assignment, error)
+            return True
         except FrameError as error:
             message = f"the stored arguments are more than a worker can be sent: {error}"
-            self._refuse(job, Raised(ErrorReport("PayloadError", message), retryable=False))
+            self._end(job, Raised(ErrorReport("PayloadError", message), retryable=False), None)
             return True
         lane.add(assignment, alone=pool.must_be_alone(job))
         self._timekeeper.watch(lane, assignment)
@@ -176,10 +188,25 @@ class Dispatch:
             self._stop(assignment, Reason.CANCEL, 0)
         return True
 
+    def _put_off(self, assignment: Assignment, error: FrameRefused) -> None:
+        """Give back a job that cannot be sent now, to be claimed later."""
+        now = self._clock.monotonic()
+        if now >= self._tells_from:  # once for all that are refused together
+            self._tells_from = now + 1_000_000_000
+            text = f"#{assignment.job.number} cannot be sent to it, and is put off: {error}"
+            self._tell(WorkerSpoke(assignment.worker.name, text))
+        assignment.mark_ended()
+        self._end(assignment.job, Snoozed(PUT_OFF), None)
+
+    def _give_back(self, assignment: Assignment, reason: str) -> None:
+        assignment.mark_ended()
+        self._end(assignment.job, Returned(reason), None)
+
     def _refuse_unknown(self, claimed: Sequence[ClaimedJob], known: frozenset[str]) -> None:
         for job in claimed:
             if job.task not in known:
-                self._refuse(job, Unknown(ErrorReport("UnknownTaskError", str(UnknownTaskError(job.task, known)))))
+                error = ErrorReport("UnknownTaskError", str(UnknownTaskError(job.task, known)))
+                self._end(job, Unknown(error), None)
 
     def _make_way(self, pool: Pool, claimed: list[Assignment]) -> list[Assignment]:
         """Return *claimed*, with what waits in the lanes and is less urgent, in order."""
@@ -193,7 +220,11 @@ class Dispatch:
         return sorted([*claimed, *waiting], key=lambda each: (-each.job.priority, each.job.number))
 
     def _taken_back(self, lane: Lane) -> list[Assignment]:
-        return lane.bring_back(lane.worker.take_back())
+        taken = lane.bring_back(lane.worker.take_back())
+        if lane.worker.has_lost_job:
+            # It runs elsewhere when this worker is gone, and that is soon: one without other jobs is killed for it.
+            lane.is_open = False
+        return taken
 
     def _place_alone(self, lane: Lane) -> None:
         """Give an empty lane to a job that must run alone, if one waits."""

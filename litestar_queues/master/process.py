@@ -112,6 +112,8 @@ class WorkerProcess:
         self._rests = False
         """Read now and then only."""
         self._is_retired = False
+        self.has_lost_job = False
+        """A job was taken out of its queue, and could not be read: no descriptor was left for what held it."""
         self.resume()
 
     def __repr__(self) -> str:
@@ -164,7 +166,10 @@ class WorkerProcess:
     # Jobs.
 
     def send(self, run: wire.Run) -> bool:
-        """Put a job into its queue; false when that is full. A dead worker takes it: its death brings it back."""
+        """Put a job into its queue; false when that is full. A dead worker takes it: its death brings it back.
+
+        Raises ``FrameError`` for one that cannot be sent, and ``FrameRefused`` for one that cannot now.
+        """
         try:
             wire.send(self._jobs, run, flags=wire.DONT_WAIT)
         except BlockingIOError:
@@ -179,6 +184,8 @@ class WorkerProcess:
                 taken.append(wire.receive_run(self._far_jobs, wire.DONT_WAIT).number)
             except (BlockingIOError, wire.ChannelClosed):
                 break
+            except wire.FrameError:
+                self.has_lost_job = True
         return taken
 
     # Signals.

@@ -118,6 +118,12 @@ class ZygoteProcess:
             return  # its death is on its way
         except BlockingIOError:  # it has not read a thousand orders: it hangs
             self.kill()
+        except wire.FrameRefused as error:
+            self._loop.call_soon(self._refused, fork.serial, str(error))  # when who asks has taken note of the order
+
+    def _refused(self, serial: int, reason: str) -> None:
+        if not self.is_dead:  # else its death has told
+            self._owner.fork_failed(self, serial, reason)
 
     def listen(self) -> None:
         """Take what it has said by now."""

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -153,3 +159,106 @@ def test_large_frames_go_on_where_the_channel_has_no_room_for_their_bytes() -> N
         for done in sent:  # 10 MB, in a channel of 1 MiB or less that nobody reads
             wire.send(here, done, flags=wire.DONT_WAIT)
         assert [wire.receive_report(there) for _ in sent] == sent
+
+
+def shrink(channel: socket.socket, size: int) -> None:
+    channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+
+
+@contextmanager
+def limit(which: int, soft: int) -> Iterator[None]:
+    """Lower a limit of this process."""
+    before = resource.getrlimit(which)
+    resource.setrlimit(which, (soft, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(which, before)
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    lowest = os.dup(0)
+    os.close(lowest)
+    with limit(resource.RLIMIT_NOFILE, lowest):
+        yield
+
+
+@pytest.mark.parametrize("buffer", [2_304, 8_192, 65_536])
+@pytest.mark.parametrize("size", [100, 7_000, 30_000, framing.SMALL - 100, 100_000])
+def test_a_frame_that_a_small_buffer_cannot_hold_comes_as_it_was_sent(buffer: int, size: int) -> None:
+    here, there = wire.pair()
+    done = wire.Done(1, 1, "x" * size, Receipt(0, 0))
+    with here, there:
+        shrink(here, buffer)
+        wire.send(here, done, flags=wire.DONT_WAIT)
+        assert wire.receive_report(there) == done
+
+
+LARGE = wire.Done(1, 1, "x" * 200_000, Receipt(0, 0))
+
+
+def test_a_frame_for_which_no_descriptor_is_left_is_refused_and_a_smaller_one_goes_on() -> None:
+    here, there = wire.pair()
+    small = wire.Done(2, 1, "x" * 20_000, Receipt(0, 0))
+    with here, there:
+        with no_descriptor_left():
+            with pytest.raises(wire.FrameRefused, match="the system refuses to send it now: .*Too many open files"):
+                wire.send(here, LARGE)
+            wire.send(here, small)
+        assert wire.receive_report(there) == small
+
+
+def test_a_frame_above_the_limit_of_a_files_size_is_refused() -> None:
+    here, there = wire.pair()
+    with here, there, limit(resource.RLIMIT_FSIZE, 1_000), pytest.raises(wire.FrameRefused, match="File too large"):
+        wire.send(here, LARGE)
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS])
+def test_a_frame_that_the_system_has_no_means_for_is_refused(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*call: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    here, there = wire.pair()
+    with here, there:
+        monkeypatch.setattr(framing, "_send_descriptors", refuse)
+        with pytest.raises(wire.FrameRefused, match=os.strerror(number)):
+            wire.send(here, LARGE)
+
+
+def fill(channel: socket.socket, done: wire.Done) -> None:
+    while True:
+        wire.send(channel, done, flags=wire.DONT_WAIT)
+
+
+@pytest.mark.parametrize("size", [100, 200_000])
+def test_a_channel_that_is_closed_or_full_is_told_from_a_system_that_refuses(size: int) -> None:
+    here, there = wire.pair()
+    done = wire.Done(1, 1, "x" * size, Receipt(0, 0))
+    with here, there:
+        with pytest.raises(BlockingIOError):
+            fill(here, done)
+        there.close()
+        with pytest.raises(wire.ChannelClosed):
+            wire.send(here, done)
+
+
+def test_what_a_tasks_own_handler_of_a_signal_raises_goes_through() -> None:
+    class Interrupted:
+        def send(self, body: bytes, flags: int) -> None:
+            raise TimeoutError("the task's own alarm")
+
+    with pytest.raises(TimeoutError, match="the task's own alarm"):
+        framing.send(Interrupted(), b"x")  # type: ignore[arg-type]  # it is asked for no more
+
+
+def test_a_message_that_is_too_large_is_told_from_one_for_which_no_descriptor_is_left() -> None:
+    here, there = wire.pair()
+    with here, there:
+        here.send(b"x" * (framing.INLINE_LIMIT + 4_096))
+        with pytest.raises(wire.FrameError, match="larger than any frame of ours"):
+            wire.receive_report(there)
+        wire.send(here, LARGE)
+        with no_descriptor_left(), pytest.raises(wire.FrameError, match="no descriptor was left for it"):
+            wire.receive_report(there)
