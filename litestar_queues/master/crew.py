@@ -52,7 +52,6 @@ class Crew:
         self._pools: tuple[Pool, ...] = ()
         self._places: dict[WorkerProcess, Place] = {}
         self._is_closed = False
-        self._is_paused = False
         self._burials = Burials(tell, self._conclude)
         self._rounds: Rounds
         self._files: NodeFiles
@@ -157,8 +156,8 @@ class Crew:
 
     def relieved(self) -> None:
         """Read the workers again, once the store has taken what they said."""
-        if self._is_paused and not self._rounds.is_full:
-            self._is_paused = False
+        if self._dispatch.is_paused and not self._rounds.is_full:
+            self._dispatch.resume()
             for worker in self._places:
                 worker.resume()
 
@@ -381,8 +380,8 @@ class Crew:
 
     def _pause(self) -> None:
         """Read no worker until the store has taken what they said."""
-        if not self._is_paused:
-            self._is_paused = True
+        if not self._dispatch.is_paused:
+            self._dispatch.pause()
             for worker in self._places:
                 worker.pause()
 

@@ -88,6 +88,19 @@ class Dispatch:
         for lane in list(self._pool_of):
             lane.worker.collect()
 
+    @property
+    def is_paused(self) -> bool:
+        """True while no worker is read."""
+        return self._timekeeper.pauses.is_on
+
+    def pause(self) -> None:
+        """Take note that no worker is read."""
+        self._timekeeper.pauses.begin(self._clock.monotonic())
+
+    def resume(self) -> None:
+        """Take note that they are read again."""
+        self._timekeeper.pauses.end(self._clock.monotonic())
+
     # Lanes.
 
     def open(self, lane: Lane, pool: Pool) -> None:

@@ -1,11 +1,13 @@
 """Look at each lane when its time has come: who is late, and who waits behind one that does not move.
 
-What is judged is what the cells show, for that is when a job really started.
+What is judged is what the cells show, for that is when a job really started. What counts is the time in which its
+worker was read: while the store refuses, workers are not, and wait in the middle of a word (``Pauses``).
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 from litestar_queues.cell import Phase, Reason, Shown
@@ -26,6 +28,55 @@ MEMORY_LOOK = 50 * 1_000_000
 TAKE_WITHIN = 5 * 1_000_000_000
 """Nanoseconds in which an idle worker must have begun a job it was sent; one that has not is killed,
 and the job is not charged."""
+LONGEST_EXCUSE = 60 * 1_000_000_000
+"""Nanoseconds at most by which pauses move the deadline of one run: the store may be stuck because of that very run, which
+holds a lock of the database and waits here to be read."""
+MOST_PAUSES = 1_000
+"""Pauses that are told apart."""
+
+
+class Pauses:
+    """When no worker was read, because too much waited for the store: that time counts against none of them.
+
+    While it lasts no run is late and no worker idle too long: a job that hangs is stopped when the store takes writes
+    again and the rest of its time is over, or after ``LONGEST_EXCUSE``. Cancelling and limits of memory go on.
+
+    Pure: the caller brings the clock.
+    """
+
+    def __init__(self) -> None:
+        self._began: int | None = None
+        self._past: deque[tuple[int, int]] = deque()
+        """Of each pause when it ended, and how long it was."""
+
+    @property
+    def is_on(self) -> bool:
+        """True while no worker is read."""
+        return self._began is not None
+
+    def begin(self, now: int) -> None:
+        """Take note that from now on no worker is read."""
+        if self._began is None:
+            self._began = now
+
+    def end(self, now: int) -> None:
+        """Take note that they are read again."""
+        if self._began is None:
+            return
+        self._past.append((now, now - self._began))
+        self._began = None
+        if len(self._past) > MOST_PAUSES:  # a run that began between the oldest two is given the time of both
+            (_, first), (ended, second) = self._past.popleft(), self._past.popleft()
+            self._past.appendleft((ended, first + second))
+
+    def since(self, moment: int, now: int) -> int:
+        """Return for how long, from *moment* to *now*, they were not read."""
+        total = 0 if self._began is None else now - max(self._began, moment)
+        for ended, length in reversed(self._past):
+            if ended <= moment:
+                break
+            total += min(length, ended - moment)
+        return total
 
 
 class Timekeeper:
@@ -44,6 +95,7 @@ class Timekeeper:
         self._loop = asyncio.get_running_loop()
         self._deadlines: Deadlines[Lane] = Deadlines()
         self._silent_until: dict[Lane, int] = {}
+        self.pauses = Pauses()
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for = 0
         self._awake_since = 0
@@ -97,7 +149,7 @@ class Timekeeper:
             has_begun = any(shown.started > lane.silent_since for _, shown in running)
             lane.is_silent = not has_begun and now < self._silent_until.get(lane, 0)
             dues.append(now + DAWDLE)
-        blocking = _blocking(running, now)
+        blocking = self._blocking(running, now)
         for assignment, shown in running:
             if assignment.stop is None:
                 dues += self._judge_running(assignment, shown, blocking, now)
@@ -123,8 +175,10 @@ class Timekeeper:
             dues.append(now + MEMORY_LOOK)
         if job.timeout is not None:
             due = shown.started + job.timeout * 1_000
+            if due <= now:
+                due += min(self.pauses.since(shown.started, now), LONGEST_EXCUSE)
             if due > now:
-                dues.append(due)
+                dues.append(max(due, now + DAWDLE) if self.pauses.is_on else due)
             elif blocking is None or blocking[0] is assignment:
                 self._stop(assignment, Reason.TIMEOUT, 0)
             else:
@@ -133,6 +187,9 @@ class Timekeeper:
         return dues
 
     def _judge_waiting(self, lane: Lane, running: list[tuple[Assignment, Shown]], moved: int, now: int) -> int:
+        if self.pauses.is_on:  # it may have come, and not be heard
+            return now + DAWDLE
+        moved += self.pauses.since(moved, now)
         if now - moved < DAWDLE:
             return moved + DAWDLE
         if running:
@@ -153,13 +210,14 @@ class Timekeeper:
             self._take_back(lane, True)
         return now + DAWDLE
 
-
-def _blocking(running: list[tuple[Assignment, Shown]], now: int) -> tuple[Assignment, Reason, int] | None:
-    """Return the run that has kept the event loop for longer than any step should, and for how long (microseconds)."""
-    for assignment, shown in running:
-        if len(running) > 1 and shown.step_began and now - shown.step_began > DAWDLE:
-            return assignment, Reason.TIMEOUT, (now - shown.step_began) // 1_000
-    return None
+    def _blocking(self, running: list[tuple[Assignment, Shown]], now: int) -> tuple[Assignment, Reason, int] | None:
+        """Return the run that has kept the event loop for longer than any step should, and for how long (microseconds)."""
+        for assignment, shown in running:
+            if len(running) > 1 and shown.step_began and now - shown.step_began > DAWDLE:
+                kept = now - shown.step_began - self.pauses.since(shown.step_began, now)
+                if kept > DAWDLE:
+                    return assignment, Reason.TIMEOUT, kept // 1_000
+        return None
 
 
 def _sorted_by_cell(lane: Lane) -> tuple[list[tuple[Assignment, Shown]], list[Assignment]]:
