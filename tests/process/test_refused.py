@@ -15,7 +15,10 @@ import pytest
 
 from litestar_queues import QueueService, wire
 from litestar_queues.cell import CellFile
+from litestar_queues.clock import SystemClock
+from litestar_queues.master.dispatch import Dispatch
 from litestar_queues.master.exit_status import OutOfMemory
+from litestar_queues.master.lanes import Lane
 from litestar_queues.master.process import WorkerProcess
 from support import zoo
 from support.apps import write_app
@@ -95,7 +98,11 @@ class Owner:
         return
 
 
-async def test_what_cannot_be_taken_back_for_want_of_a_descriptor_is_noticed(cells: CellFile) -> None:
+def ignore(*told: object) -> None:
+    return
+
+
+async def test_a_worker_from_which_a_job_cannot_be_taken_back_gets_no_others_so_that_it_ends(cells: CellFile) -> None:
     worker = WorkerProcess(1, "cookie", "default/1", (cells.cell(0),), Owner(), OutOfMemory())  # type: ignore[arg-type]  # it is told no more
     for number, payload in enumerate(("", LARGE, ""), 1):
         run = wire.Run(number, 1, UUID(int=number), "t", "default", 1, payload, 0, 0, 0, 1_000)
@@ -108,5 +115,7 @@ async def test_what_cannot_be_taken_back_for_want_of_a_descriptor_is_noticed(cel
     taken = worker.take_back()
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert taken == [1, 3]
-    assert worker.has_lost_job
+    lane = Lane(worker, slots=1, max_jobs=None)
+    Dispatch((), SystemClock(), 1_000, ignore, ignore, ignore, ignore)._taken_back(lane)
+    assert not lane.has_room()
     worker.stillborn("never born")
