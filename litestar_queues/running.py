@@ -30,7 +30,7 @@ from litestar_queues.payload import checksum
 from litestar_queues.redaction import Redactor
 from litestar_queues.registry import tasks
 from litestar_queues.tasks import Task
-from litestar_queues.wire import MAX_NAME, Done, Failed, FrameError, Run
+from litestar_queues.wire import MAX_NAME, Done, Failed, FrameError, FrameRefused, Run
 
 MAX_TRACEBACK = 32_768
 """Characters of a traceback that are kept: its beginning and its end."""
@@ -189,7 +189,9 @@ class Execution:
         return self._failed(error)
 
     def too_large(self, error: FrameError) -> Failed:
-        """Return the report for a run whose own report is above what a frame can hold."""
+        """Return the report for a run whose own report is above what a frame can hold, or is refused by the system."""
+        if isinstance(error, FrameRefused):  # which another worker may be able to send
+            return self._failed(RuntimeError(f"the job's report cannot be sent: {error}"))
         return self._failed(
             PayloadError(f"the job's report cannot be sent: {error}; return less, or enqueue less on success")
         )

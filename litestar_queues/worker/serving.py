@@ -252,11 +252,16 @@ def begin(cell: Cell, run: wire.Run, clock: Clock) -> Beginning:
 
 
 def send_end(reports: socket.socket, end: wire.Done | wire.Failed, execution: Execution) -> None:
-    """Report the end of a run; that it cannot be reported, if it is too large."""
+    """Report the end of a run; that it cannot be reported, if it is too large.
+
+    A worker that the system lets send no more (a job has used up its descriptors) is replaced.
+    """
     try:
         wire.send(reports, end)
     except wire.FrameError as error:
-        wire.send(reports, execution.too_large(error))
+        instead = execution.too_large(error)
+        instead.dropped, instead.is_last = end.dropped, end.is_last or isinstance(error, wire.FrameRefused)
+        wire.send(reports, instead)
 
 
 def patience_for(context: TaskExecutionContext) -> float | None:

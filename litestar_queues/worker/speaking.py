@@ -49,7 +49,10 @@ class Speaker:
         if not self._has_room(report):
             self.dropped += 1
             return
-        wire.send(self._channel, report)
+        try:
+            wire.send(self._channel, report)
+        except wire.FrameRefused:  # no descriptor is left for a long line, no memory: it is no end of the job
+            self.dropped += 1
 
     def _has_room(self, report: wire.Progress | wire.Log | wire.Event) -> bool:
         if isinstance(report, wire.Progress):

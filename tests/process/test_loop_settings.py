@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -205,3 +206,23 @@ def test_a_request_to_stop_reaches_a_coroutine_at_whose_wait_nobody_can_look(one
     reports = one_worker.serve("settings.careless", "settings.next")
     asking.join()
     assert ends(reports) == ["interrupted CancelledError", '"good"']
+
+
+@task("settings.uses_up_descriptors", retries=0)
+async def uses_up_descriptors(number: int) -> str:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    _kept.append(limits)
+    return "x" * 300_000
+
+
+def test_a_result_that_the_system_does_not_let_through_is_told_and_the_worker_replaced(one_worker: OneWorker) -> None:
+    try:
+        reports = one_worker.serve("settings.uses_up_descriptors")
+    finally:
+        for limits in _kept:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)  # type: ignore[arg-type]  # what the task has kept
+    [end] = [report for report in reports if isinstance(report, wire.Done | wire.Failed)]
+    assert isinstance(end, wire.Failed)
+    assert "cannot be sent: the system refuses" in end.error.message
+    assert end.is_last
