@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
-import signal
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +12,7 @@ from threading import Thread
 import pytest
 
 from litestar_queues import task, wire
-from litestar_queues.cell import Phase, Reason
+from litestar_queues.cell import Phase
 from litestar_queues.worker.jobloop import JobLoop
 from support.waiting import wait_until
 from support.workers import OneWorker
@@ -154,17 +152,7 @@ def test_what_a_coroutine_does_to_the_loop_is_nobody_elses(one_worker: OneWorker
 
 
 def test_a_request_to_stop_reaches_the_coroutine_that_is_meant(one_worker: OneWorker) -> None:
-    def ask() -> None:
-        wait_until(lambda: one_worker.cell.read().is_running(2, 1), "the job that waits has begun")
-        one_worker.cell.ask_to_stop(2, 1, Reason.CANCEL)
-
-        def heeds() -> bool:
-            os.kill(os.getpid(), signal.SIGUSR2)  # again: it may have been before the first step
-            return not one_worker.cell.read().is_running(2, 1)
-
-        wait_until(heeds, "it ends")
-
-    asking = Thread(target=ask)
+    asking = Thread(target=one_worker.ask_to_stop, args=(2,))
     asking.start()
     reports = one_worker.serve("loop.coroutine", "loop.waits", "loop.coroutine", "loop.function")
     asking.join()
@@ -203,7 +191,7 @@ def ends(reports: list[wire.Report]) -> list[str]:
     return [end.result if isinstance(end, wire.Done) else f"{end.kind} {end.error.type}" for end in found]
 
 
-_left: list[object] = []
+_left: list[asyncio.Task[None]] = []
 _turns = [0]
 """Turns of the loop after which what was left exits."""
 
@@ -226,6 +214,9 @@ def test_what_one_job_left_and_that_exits_is_not_charged_to_the_next(
     _turns[0] = turns
     reports = one_worker.serve("loop.coroutine", "loop.leaves_exit", after, "loop.coroutine")
     assert ends(reports)[2:] == [end, SEEN]
+    while _left:
+        left = _left.pop()
+        assert left.cancelled() or isinstance(left.exception(), SystemExit)
 
 
 @task("loop.odd_error")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
-import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +13,6 @@ from typing import Any
 import pytest
 
 from litestar_queues import task, wire
-from litestar_queues.cell import Reason
-from support.waiting import wait_until
 from support.workers import OneWorker
 
 _heard: list[object] = []
@@ -191,17 +187,7 @@ async def careless(number: int) -> None:
 
 
 def test_a_request_to_stop_reaches_a_coroutine_at_whose_wait_nobody_can_look(one_worker: OneWorker) -> None:
-    def ask() -> None:
-        wait_until(lambda: one_worker.cell.read().is_running(1, 1), "the job has begun")
-        one_worker.cell.ask_to_stop(1, 1, Reason.CANCEL)
-
-        def heeds() -> bool:
-            os.kill(os.getpid(), signal.SIGUSR2)  # again: it may have been before the first step
-            return not one_worker.cell.read().is_running(1, 1)
-
-        wait_until(heeds, "it ends")
-
-    asking = Thread(target=ask)
+    asking = Thread(target=one_worker.ask_to_stop, args=(1,))
     asking.start()
     reports = one_worker.serve("settings.careless", "settings.next")
     asking.join()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from collections.abc import Iterator
 from uuid import UUID
 
 from litestar_queues import wire
-from litestar_queues.cell import CellFile
+from litestar_queues.cell import CellFile, Reason
 from litestar_queues.clock import SystemClock
 from litestar_queues.payload import checksum
 from litestar_queues.worker import serving
 from litestar_queues.worker.birth import Worker
 from litestar_queues.worker.speaking import JobStream
+from support.waiting import wait_until
 
 CALL = '{"args":[1],"kwargs":{}}'
 
@@ -45,6 +48,17 @@ class OneWorker:
         """Queue one job of each task."""
         for number, task in enumerate(tasks, 1):
             wire.send(self.master_jobs, run_of(number, task))
+
+    def ask_to_stop(self, number: int) -> None:
+        """Ask a job to stop once it has begun, until it has ended; from another thread than the server's."""
+        wait_until(lambda: self.cell.read().is_running(number, 1), "the job has begun")
+        self.cell.ask_to_stop(number, 1, Reason.CANCEL)
+
+        def heeds() -> bool:
+            os.kill(os.getpid(), signal.SIGUSR2)  # again: it may have been before the first step
+            return not self.cell.read().is_running(number, 1)
+
+        wait_until(heeds, "it ends")
 
     def close_queue(self) -> None:
         """Say that there will be no more."""
