@@ -396,4 +396,4 @@ async def test_a_zygote_that_is_silent_for_a_while_costs_no_running_job(
     flag.touch()
     assert [attempt.outcome for attempt in (await well.wait(30)).attempts] == ["succeeded"]
     assert [attempt.outcome for attempt in (await killed.wait(30)).attempts] == ["crashed", "succeeded"]
-    assert master.zygotes() == [zygote]
+    assert master.zygotes_proper() == [zygote]
