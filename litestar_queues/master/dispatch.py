@@ -26,6 +26,8 @@ from litestar_queues.wire import FrameError, FrameRefused
 PUT_OFF = 5 * SECOND
 """Microseconds until a job is due again that the system refuses to send. Given back as it was, it would be the first to
 be claimed again, at once and for ever, and nothing behind it in the queue would run."""
+TELL_EVERY = 1_000_000_000
+"""Nanoseconds between two lines on jobs that cannot be sent."""
 End = Callable[[ClaimedJob, Outcome, Receipt | None], object]
 
 
@@ -205,7 +207,7 @@ class Dispatch:
         """Give back a job that cannot be sent now, to be claimed later."""
         now = self._clock.monotonic()
         if now >= self._tells_from:  # once for all that are refused together
-            self._tells_from = now + 1_000_000_000
+            self._tells_from = now + TELL_EVERY
             text = f"#{assignment.job.number} cannot be sent to it, and is put off: {error}"
             self._tell(WorkerSpoke(assignment.worker.name, text))
         assignment.mark_ended()

@@ -14,6 +14,7 @@ from litestar_queues import wire
 from litestar_queues.master.liveness import NodeFiles
 from litestar_queues.master.notices import BootProblem, Reloaded, Subscriber, ThreadsLost, WorkerSpoke, ZygoteEnded
 from litestar_queues.master.process import WorkerProcess
+from litestar_queues.master.timekeeper import OVERSLEPT
 from litestar_queues.master.zygote import Launch, ZygoteProcess
 from litestar_queues.models import ErrorReport
 from litestar_queues.nodes import Catalogue
@@ -29,8 +30,6 @@ ANSWER_WITHIN = 5.0
 READY_WITHIN = 10.0
 """Seconds in which a worker must be ready once it is forked: it does what the application's libraries do after a fork, and
 a few lines of ours."""
-OVERSLEPT = 1.0
-"""Seconds too late at which a look shows that this process was stopped, and perhaps the worker with it."""
 STEADY_AFTER = 10.0
 """Seconds that a zygote must have served for its death not to count as one in a row."""
 REAP_WITHIN = 1.0
@@ -285,7 +284,8 @@ class Nursery:
         """Give up a worker that hangs before it is ready: in what a library of the application does after a fork."""
         if not worker.is_getting_ready():
             return
-        if worker.is_paused or self._loop.time() - due > OVERSLEPT:
+        has_slept = (self._loop.time() - due) * 1e9 > OVERSLEPT  # stopped, and the worker with it perhaps
+        if worker.is_paused or has_slept:
             self._expect_ready_soon(worker)
         else:
             worker.give_up(f"was not ready within {READY_WITHIN:g} s of its fork")

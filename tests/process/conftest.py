@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from litestar_queues.cell import CellFile
 from litestar_queues.worker import serving
+from support.apps import write_app
 from support.checker import judging
+from support.masters import RunningMaster
 from support.workers import OneWorker
 
 
@@ -43,3 +45,12 @@ def one_worker(cells: CellFile, monkeypatch: pytest.MonkeyPatch) -> Iterator[One
     signal.signal(signal.SIGUSR2, handler)
     for end in made.ends:
         end.close()
+
+
+@pytest.fixture
+def slotted_master(
+    start_master: Callable[..., RunningMaster], logbook_file: Path, tmp_path: Path, url: str
+) -> RunningMaster:
+    """One worker with eight slots."""
+    arguments = write_app(tmp_path, url, worker="max_concurrency=1, slots=8")
+    return start_master(*arguments, serve=None, url=None).until_serving()

@@ -19,14 +19,7 @@ pytestmark = pytest.mark.anyio
 StartMaster = Callable[..., RunningMaster]
 
 
-@pytest.fixture
-def master(start_master: StartMaster, logbook_file: Path, tmp_path: Path, url: str) -> RunningMaster:
-    """One worker with eight slots."""
-    arguments = write_app(tmp_path, url, worker="max_concurrency=1, slots=8")
-    return start_master(*arguments, serve=None, url=None).until_serving()
-
-
-@pytest.mark.usefixtures("master")
+@pytest.mark.usefixtures("slotted_master")
 async def test_coroutines_and_synchronous_tasks_run_side_by_side_in_one_process(
     service: QueueService, logbook_file: Path, tmp_path: Path
 ) -> None:
@@ -42,7 +35,7 @@ async def test_coroutines_and_synchronous_tasks_run_side_by_side_in_one_process(
     assert len({words[1] for words in logbook.read(logbook_file)}) == 1
 
 
-@pytest.mark.usefixtures("master")
+@pytest.mark.usefixtures("slotted_master")
 async def test_a_death_with_several_jobs_running_is_charged_to_the_one_that_dies_again_alone(
     service: QueueService, logbook_file: Path, tmp_path: Path
 ) -> None:
@@ -61,7 +54,7 @@ async def test_a_death_with_several_jobs_running_is_charged_to_the_one_that_dies
         assert [attempt.outcome for attempt in record.attempts] == ["suspected", "succeeded"]
 
 
-@pytest.mark.usefixtures("master")
+@pytest.mark.usefixtures("slotted_master")
 @pytest.mark.fault(
     "A35", "a coroutine that blocks a loop with neighbours", "killed alone; the neighbours are returned uncharged"
 )
@@ -82,7 +75,7 @@ async def test_a_coroutine_that_keeps_the_loop_is_killed_and_its_neighbours_pay_
         assert [attempt.outcome for attempt in record.attempts] == ["returned", "succeeded"]
 
 
-@pytest.mark.usefixtures("master")
+@pytest.mark.usefixtures("slotted_master")
 async def test_a_job_that_is_late_because_a_neighbour_keeps_the_loop_is_not_to_blame(
     service: QueueService, logbook_file: Path
 ) -> None:
@@ -95,7 +88,7 @@ async def test_a_job_that_is_late_because_a_neighbour_keeps_the_loop_is_not_to_b
     assert (record.status, record.retry_count) == ("completed", 0)
 
 
-@pytest.mark.usefixtures("master")
+@pytest.mark.usefixtures("slotted_master")
 async def test_a_synchronous_task_in_a_thread_can_be_cancelled_beside_others(
     service: QueueService, logbook_file: Path, tmp_path: Path
 ) -> None:
@@ -110,7 +103,7 @@ async def test_a_synchronous_task_in_a_thread_can_be_cancelled_beside_others(
     assert (record.status, record.attempt) == ("completed", 1)
 
 
-@pytest.mark.usefixtures("master")
+@pytest.mark.usefixtures("slotted_master")
 async def test_the_stack_of_a_thread_that_hangs_names_its_line(service: QueueService) -> None:
     result = await service.enqueue(hard.hang.using(timeout=0.2, kill_grace=0.1))
     record = await result.wait(30)
@@ -119,12 +112,12 @@ async def test_the_stack_of_a_thread_that_hangs_names_its_line(service: QueueSer
 
 
 async def test_a_worker_with_slots_that_is_killed_loses_no_job(
-    service: QueueService, master: RunningMaster, logbook_file: Path, tmp_path: Path
+    service: QueueService, slotted_master: RunningMaster, logbook_file: Path, tmp_path: Path
 ) -> None:
     flag = tmp_path / "go"
     results = [await service.enqueue(hard.until, f"n{n}", str(flag)) for n in range(12)]
     wait_until(lambda: len(logbook.read(logbook_file)) == 8, "eight run")
-    os.kill(master.workers()[0], signal.SIGKILL)
+    os.kill(slotted_master.workers()[0], signal.SIGKILL)
     flag.touch()
     records = [await result.wait(60) for result in results]
     assert {(str(record.status), record.crashes) for record in records} == {("completed", 0)}
@@ -186,7 +179,7 @@ async def test_a_job_that_must_run_alone_takes_the_first_worker_that_is_empty_an
     Path(flags[0]).touch()
 
 
-@pytest.mark.usefixtures("master")
+@pytest.mark.usefixtures("slotted_master")
 async def test_a_coroutine_that_cancels_itself_or_all_it_finds_ends_and_gives_its_slot_back(
     service: QueueService,
 ) -> None:
@@ -199,7 +192,7 @@ async def test_a_coroutine_that_cancels_itself_or_all_it_finds_ends_and_gives_it
     assert {(await result.refresh()).attempt for result in results} == {1}
 
 
-@pytest.mark.usefixtures("master")
+@pytest.mark.usefixtures("slotted_master")
 async def test_a_worker_that_was_silent_once_is_given_jobs_again(
     service: QueueService, logbook_file: Path, tmp_path: Path
 ) -> None:

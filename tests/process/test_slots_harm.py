@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from litestar_queues import QueueService
 from support import hard, logbook, zoo
-from support.apps import write_app
 from support.masters import RunningMaster
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
-StartMaster = Callable[..., RunningMaster]
 
 
-@pytest.fixture
-def master(start_master: StartMaster, logbook_file: Path, tmp_path: Path, url: str) -> RunningMaster:
-    """One worker with four slots."""
-    arguments = write_app(tmp_path, url, worker="max_concurrency=1, slots=4")
-    return start_master(*arguments, serve=None, url=None).until_serving()
-
-
-@pytest.mark.usefixtures("master")
+@pytest.mark.usefixtures("slotted_master")
 @pytest.mark.parametrize("harm", [hard.set_old_factory, hard.shut_executor_down])
 async def test_what_a_job_sets_on_the_loop_is_over_with_it_while_others_run(
     service: QueueService, logbook_file: Path, tmp_path: Path, harm: object
@@ -41,7 +31,7 @@ async def test_what_a_job_sets_on_the_loop_is_over_with_it_while_others_run(
 
 
 @pytest.mark.unjudged("a run that never reaches its function writes down no start")
-@pytest.mark.usefixtures("master")
+@pytest.mark.usefixtures("slotted_master")
 async def test_a_job_for_which_no_thread_can_be_started_runs_later_once_and_at_no_cost(
     service: QueueService, logbook_file: Path, tmp_path: Path
 ) -> None:
@@ -61,10 +51,10 @@ async def test_a_job_for_which_no_thread_can_be_started_runs_later_once_and_at_n
 
 
 async def test_a_worker_with_slots_that_a_defect_has_met_ends_and_holds_up_no_job(
-    service: QueueService, master: RunningMaster
+    service: QueueService, slotted_master: RunningMaster
 ) -> None:
     result = await service.enqueue(hard.break_the_server)
     record = await result.wait(30)  # its timeout is a minute
     assert (record.status, record.crashes) == ("failed", 3)
     assert (await (await service.enqueue(zoo.good, 1)).wait(30)).status == "completed"
-    assert "'NoneType' object is not callable" in master.log
+    assert "'NoneType' object is not callable" in slotted_master.log
